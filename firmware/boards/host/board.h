@@ -1,0 +1,56 @@
+/* The host board: this computer as a microcontroller, a pty as its serial port.
+ *
+ * The sensors and actuators are at the other end of the plant bus, a socket on which the
+ * firmware asks and a simulated plant answers.
+ */
+#ifndef HIL_BOARD_H
+#define HIL_BOARD_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "frame.h"
+#include "hal.h"
+
+typedef struct {
+    int host_fd;  /* pty, the firmware's side */
+    int slave_fd; /* pty, the host's side, kept open so that hosts can come and go */
+    int plant_fd;
+    char port[128]; /* path of the host's side */
+    bool virtual_clock;
+    uint64_t start_us; /* device time when the program started */
+    uint64_t start_ns; /* CLOCK_MONOTONIC then; not used by the virtual clock */
+    uint64_t now_us;   /* virtual device time */
+    bool host_ready;   /* there may be bytes to read from the host */
+    bool plant_closed; /* the plant hung up: the program is to end */
+    uint64_t dropped;  /* bytes nobody took from the pty */
+    bool torn;         /* the newest frame was cut short by that */
+    uint16_t dof;
+    uint16_t bonds;
+    uint16_t plant_seq;
+    frame_parser_t plant_parser;
+} board_t;
+
+/* Set when a signal asked the program to end. */
+extern volatile sig_atomic_t board_stopping;
+
+/* Fill in what the application needs; the caller has set the fields of `board`. */
+hal_t board_hal(board_t *board, uint64_t device_id);
+
+/* Open the pty. Returns 0, or -1 with errno set. */
+int board_open_pty(board_t *board);
+
+/* Note what the time is now as the start. */
+void board_start_clock(board_t *board, uint64_t start_us);
+
+/* Wait for bytes from the host, or news from the plant, at most `timeout_ns`; negative:
+ * for ever. Signals end the wait. */
+void board_look(board_t *board, int64_t timeout_ns);
+
+/* The plant bus: one exchange; 0, or -1 when the plant is gone, late or talks nonsense. */
+int plant_write(board_t *board, uint64_t time_us, unsigned target, const float *values,
+                float *applied, uint16_t n);
+int plant_sample(board_t *board, uint64_t time_us, float *displacement, float *elongation);
+
+#endif

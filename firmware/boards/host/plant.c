@@ -1,0 +1,189 @@
+/* The plant bus: the firmware asks, the plant answers, one exchange at a time. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "board.h"
+
+#define PLANT_TIMEOUT_S 5 /* wall clock: an answer later than this is a failure */
+
+/* Wait until the plant can be read or written; virtual time waits for ever, unless the
+ * program is to end. Returns false when the wait was in vain. */
+static bool wait_plant(board_t *board, short events) {
+    struct pollfd plant = {.fd = board->plant_fd, .events = events};
+    struct timespec limit = {.tv_sec = PLANT_TIMEOUT_S};
+    sigset_t none;
+    sigemptyset(&none);
+    for (;;) {
+        bool for_ever = board->virtual_clock && !board_stopping;
+        int ready = ppoll(&plant, 1, for_ever ? NULL : &limit, &none);
+        if (ready >= 0 || errno != EINTR) {
+            return ready > 0;
+        }
+    }
+}
+
+static int fail_closed(board_t *board) {
+    board->plant_closed = true;
+    return -1;
+}
+
+static int send_frame(board_t *board, unsigned type, const void *payload, size_t size) {
+    uint8_t bytes[FRAME_MAX];
+    frame_t frame = {
+        .type = (uint8_t)type, .seq = ++board->plant_seq, .payload = payload, .size = size};
+    size_t count = frame_encode(&frame, bytes), sent = 0;
+    memset(&board->plant_parser, 0, sizeof board->plant_parser);
+    while (sent < count) {
+        ssize_t n = write(board->plant_fd, bytes + sent, count - sent);
+        if (n >= 0) {
+            sent += (size_t)n;
+        } else if (errno == EAGAIN) {
+            if (!wait_plant(board, POLLOUT)) {
+                return -1;
+            }
+        } else if (errno != EINTR) {
+            return fail_closed(board);
+        }
+    }
+    return 0;
+}
+
+/* What takes the frames of an answer: returns 1 when it wants another, 0 when the answer
+ * is complete, -1 when the frame does not belong to it. */
+typedef int (*taker_t)(void *answer, const frame_t *frame);
+
+static int receive(board_t *board, taker_t take, void *answer) {
+    uint8_t bytes[2048];
+    for (;;) {
+        if (!wait_plant(board, POLLIN)) {
+            return -1;
+        }
+        ssize_t n = read(board->plant_fd, bytes, sizeof bytes);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            continue;
+        }
+        if (n <= 0) {
+            return fail_closed(board);
+        }
+        for (ssize_t i = 0; i < n; i++) {
+            frame_t frame;
+            if (frame_parse(&board->plant_parser, bytes[i], &frame)) {
+                int more = take(answer, &frame);
+                if (more <= 0) {
+                    return more;
+                }
+            } else if (board->plant_parser.bad_frames > 0) {
+                return -1;
+            }
+        }
+    }
+}
+
+/* Throw away what came unasked, such as an answer that was given up on. */
+static void drain(board_t *board) {
+    uint8_t bytes[2048];
+    ssize_t n;
+    do {
+        n = recv(board->plant_fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    } while (n > 0 || (n < 0 && errno == EINTR));
+    if (n == 0) {
+        board->plant_closed = true;
+    }
+}
+
+static int exchange(board_t *board, unsigned type, const void *payload, size_t size, taker_t take,
+                    void *answer) {
+    if (board->plant_closed || send_frame(board, type, payload, size) != 0 ||
+        receive(board, take, answer) != 0) {
+        drain(board);
+        return -1;
+    }
+    return 0;
+}
+
+typedef struct {
+    const wire_plant_write_t *asked;
+    float *applied;
+} applied_t;
+
+static int take_applied(void *answer, const frame_t *frame) {
+    applied_t *wanted = answer;
+    wire_plant_applied_t got;
+    if (frame->type != WIRE_PLANT_APPLIED || frame->size != sizeof got) {
+        return -1;
+    }
+    memcpy(&got, frame->payload, sizeof got);
+    if (got.target != wanted->asked->target || got.offset != wanted->asked->offset ||
+        got.count != wanted->asked->count) {
+        return -1;
+    }
+    memcpy(wanted->applied + got.offset, got.values, got.count * sizeof(float));
+    return 0;
+}
+
+int plant_write(board_t *board, uint64_t time_us, unsigned target, const float *values,
+                float *applied, uint16_t n) {
+    for (unsigned at = 0; at < n; at += WIRE_VALUES_MAX) {
+        unsigned count = n - at < WIRE_VALUES_MAX ? n - at : WIRE_VALUES_MAX;
+        wire_plant_write_t write = {
+            .time_us = time_us,
+            .target = (uint16_t)target,
+            .offset = (uint16_t)at,
+            .count = (uint16_t)count,
+        };
+        memcpy(write.values, values + at, count * sizeof(float));
+        applied_t answer = {&write, applied};
+        if (exchange(board, WIRE_PLANT_WRITE, &write, sizeof write, take_applied, &answer) != 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+typedef struct {
+    uint64_t time_us;
+    unsigned dof, total, taken;
+    float *displacement, *elongation;
+} sense_t;
+
+static int take_sense(void *answer, const frame_t *frame) {
+    sense_t *wanted = answer;
+    wire_plant_sense_t got;
+    if (frame->type != WIRE_PLANT_SENSE || frame->size != sizeof got) {
+        return -1;
+    }
+    memcpy(&got, frame->payload, sizeof got);
+    unsigned left = wanted->total - wanted->taken;
+    unsigned count = left < WIRE_CHANNELS_MAX ? left : WIRE_CHANNELS_MAX;
+    if (got.time_us != wanted->time_us || got.total != wanted->total ||
+        got.offset != wanted->taken || got.count != count) {
+        return -1;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        unsigned channel = wanted->taken + i;
+        if (channel < wanted->dof) {
+            wanted->displacement[channel] = got.values[i];
+        } else {
+            wanted->elongation[channel - wanted->dof] = got.values[i];
+        }
+    }
+    wanted->taken += count;
+    return wanted->taken < wanted->total;
+}
+
+int plant_sample(board_t *board, uint64_t time_us, float *displacement, float *elongation) {
+    wire_plant_sample_t request = {.time_us = time_us};
+    sense_t answer = {
+        .time_us = time_us,
+        .dof = board->dof,
+        .total = (unsigned)board->dof + board->bonds,
+        .displacement = displacement,
+        .elongation = elongation,
+    };
+    return exchange(board, WIRE_PLANT_SAMPLE, &request, sizeof request, take_sense, &answer);
+}

@@ -1,0 +1,287 @@
+"""The verbs of `hil`; what they do lives in `hil.services`.
+
+Each verb imports the service it needs, so that `hil --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from hil import __version__
+from hil.config import Config, environment, load, parse_overrides
+from hil.errors import HilError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def say(text: str) -> None:
+    """Tell a person something; stdout belongs to results."""
+    click.echo(text, err=True)
+
+
+def result(as_json: bool, values: Any, text: str) -> None:
+    """End with a result: one JSON object, or the text for a person."""
+    if as_json:
+        click.echo(msgspec.json.encode(values))
+    else:
+        click.echo(text)
+
+
+def json_option(verb: F) -> F:
+    """Add `--json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="End with one JSON object on stdout."
+    )(verb)
+
+
+def config_options(verb: F) -> F:
+    """Add what every verb that reads a configuration takes."""
+    for option in (
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE",
+            help="Override a value of the configuration; may be repeated.",
+        ),
+        click.option("--ideal", is_flag=True, help="Switch a simulated rig's imperfections off."),
+        click.option("--sim", is_flag=True, help="Simulate the far end of the wire."),
+    ):  # fmt: skip
+        verb = option(verb)
+    return verb
+
+
+def runs_option(verb: F) -> F:
+    """Add `--runs`."""
+    return click.option(
+        "--runs", type=click.Path(path_type=Path), default=Path("runs"), envvar="HIL_RUNS",
+        show_default=True, help="Where run directories are made.",
+    )(verb)  # fmt: skip
+
+
+def resolved(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], **more: Any
+) -> Config:
+    """Load a configuration with what the command line adds to it."""
+    overrides = parse_overrides(settings) | {k: v for k, v in more.items() if v is not None}
+    if ideal:
+        overrides["ideal"] = True
+    return load(config, sim=sim, overrides=overrides, environ=environment())
+
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hil")
+def cli() -> None:
+    """Hardware-in-the-loop: one process owns a rig, training and control talk to it.
+
+    Start with `hil demo`; it needs no hardware.
+    """
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@config_options
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of configurations instead.")
+@json_option
+def validate(
+    config: Path | None, sim: bool, ideal: bool, settings: tuple[str, ...], schema: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Check a configuration, part by part, without touching a device.
+
+    Example: hil validate configs/iris.toml --sim
+    """
+    from hil.services import checks
+
+    if schema:
+        click.echo(msgspec.json.format(msgspec.json.encode(checks.schema()), indent=2))
+        return
+    if config is None:
+        raise click.UsageError("CONFIG is missing; example: hil validate configs/iris.toml")
+    parts = checks.validate(resolved(config, sim, ideal, settings))
+    lines = [f"{where}: {text}" for where, text in parts.items()]
+    result(as_json, {"valid": True, "parts": parts}, "\n".join([*lines, f"{config} is valid"]))
+
+
+@cli.command()
+@CONFIG
+@config_options
+@json_option
+def serve(config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], as_json: bool) -> None:
+    """Own a rig and answer for it until ctrl-C: the mirror.
+
+    Example: hil serve configs/spring_network.toml --sim --set clock=wall
+    """
+    from hil.services import foreground
+
+    report = foreground.serve(resolved(config, sim, ideal, settings), say)
+    result(as_json, report, f"{report.name}: ended after {report.commands} commands")
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@json_option
+def status(config: Path | None, as_json: bool) -> None:
+    """Show how the rigs of this machine are, or the rig of CONFIG.
+
+    Example: hil status
+    """
+    from hil.services import foreground
+
+    reports = foreground.reports(load(config, environ=environment()) if config else None)
+    text = "\n\n".join(map(foreground.describe, reports)) or "no mirror is running"
+    result(as_json, {"rigs": reports}, text)
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option("--reason", default="hil stop", show_default=True, help="Recorded with the fault.")
+@json_option
+def stop(config: Path | None, reason: str, as_json: bool) -> None:
+    """Stop every rig of this machine, or the rig of CONFIG, at once; needs no lease.
+
+    Outputs become safe and the fault stays until somebody clears it. Example: hil stop
+    """
+    from hil.services import foreground
+
+    stopped = foreground.stop(load(config, environ=environment()) if config else None, reason)
+    text = "\n".join(f"{name}: {state}" for name, state in stopped.items())
+    result(as_json, {"stopped": stopped}, text)
+
+
+@cli.command()
+@click.option("--probe", is_flag=True, help="Ask who answers; opening a port resets some boards.")
+@json_option
+def devices(probe: bool, as_json: bool) -> None:
+    """List the serial ports of this machine.
+
+    A port that a mirror owns stays with it. Example: hil devices --probe
+    """
+    from hil.services import checks
+
+    found = checks.devices(probe)
+    result(as_json, {"devices": found}, checks.device_table(found))
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look whether this machine has what hil needs, and say what to do where it has not.
+
+    Example: hil doctor
+    """
+    from hil.services import checks
+
+    findings = checks.doctor()
+    text = "\n".join(
+        f"{'ok  ' if f.ok else 'MISS'}  {f.what}: {f.found}" + (f"; {f.todo}" if f.todo else "")
+        for f in findings
+    )
+    result(as_json, {"ok": all(f.ok for f in findings), "findings": findings}, text)
+    if not all(f.ok for f in findings):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the split, the order, the noise.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@runs_option
+@json_option
+def train(
+    config: Path | None, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
+    resume: Path | None, runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a rig in place; starts a mirror itself when none serves the rig.
+
+    Example: hil train configs/iris.toml --sim --seed 0
+    """
+    from hil.services import train as service
+
+    if resume is not None:
+        if config is not None or settings or seed is not None or ideal:
+            raise click.UsageError(
+                "--resume takes its configuration from the run; leave CONFIG, --set, --seed and "
+                "--ideal away"
+            )
+        outcome = service.resume(resume, say)
+    elif config is None:
+        raise click.UsageError("CONFIG is missing; example: hil train configs/iris.toml --sim")
+    else:
+        outcome = service.train(resolved(config, sim, ideal, settings, seed=seed), runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@json_option
+def plot(run: Path, as_json: bool) -> None:
+    """Draw the pictures of a run again, from its recording.
+
+    Example: hil plot runs/2026-11-21-140000-iris
+    """
+    from hil.services import pictures
+
+    paths = [str(path) for path in pictures.draw(run)]
+    result(as_json, {"run": str(run), "plots": paths}, "\n".join(paths))
+
+
+@cli.command()
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@runs_option
+@json_option
+def demo(seed: int, runs: Path, as_json: bool) -> None:
+    """Train a simulated spring network on Iris, in place, through the whole stack.
+
+    Firmware (C, compiled for this machine) behind a pseudo-terminal, the mirror, ZeroMQ, the
+    trainer. Takes under a minute. Example: hil demo
+    """
+    from hil.services import train as service
+
+    say("hil demo: a simulated spring network learns Iris in place\n")
+    config = resolved(service.shipped("iris.toml"), True, False, (), seed=seed)
+    outcome = service.train(config, runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--client", default="client", show_default=True, help="Name of the new key.")
+@click.option(
+    "--role", type=click.Choice(["observe", "operate", "train", "admin"]), default="operate",
+    show_default=True,
+)  # fmt: skip
+@json_option
+def keys(directory: Path, client: str, role: str, as_json: bool) -> None:
+    """Make CURVE keys: the mirror's once, and one for a client with a role.
+
+    Example: hil keys keys --client laptop --role train
+    """
+    from hil.services import keyring
+
+    made = [str(path) for path in keyring.make(directory, client, role)]
+    result(as_json, {"made": made}, "\n".join(made))
+
+
+def main() -> None:
+    """Run a verb; every error is one line on stderr and an exit code."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        say("hil: interrupted")
+        sys.exit(130)
+    except click.ClickException as error:
+        say(f"hil: {' '.join(error.format_message().split())}")
+        sys.exit(2)
+    except HilError as error:
+        say(f"hil: {' '.join(str(error).split())}")
+        sys.exit(error.exit_code)

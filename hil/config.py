@@ -1,0 +1,200 @@
+"""TOML → checked parts.
+
+A file may build on another (`base = "rig.toml"`), carries named presets, and is
+overlaid by `<base>.sim.toml` when simulated. Precedence: command line (`--set`),
+environment (`HIL_TRAINING__EPOCHS=3`), preset, simulation overlay, file, base.
+
+A part is a table with `kind = "module:Class"`; the class names its `Settings` (a
+msgspec Struct with ranges and units), and what is left of the table must fit them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hil.clock import ClockKind
+from hil.errors import ConfigError
+
+Table = dict[str, Any]
+S = TypeVar("S", bound=msgspec.Struct)
+ENTRY_POINTS = "hil.parts"  # group in which an installed package offers its own kinds
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every checked part: frozen, unknown keys refused, keywords only."""
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """One resolved configuration file; the tables are checked by whoever owns them."""
+
+    name: str
+    rig: Table
+    clock: ClockKind = "wall"
+    seed: int = 0
+    preset: str = ""
+    ideal: bool = False
+    board: Table | None = None
+    task: Table | None = None
+    training: Table | None = None
+    mirror: Table = {}
+    recording: Table = {}
+
+
+TOP_LEVEL = frozenset(Config.__struct_fields__)
+
+
+def load(
+    path: str | Path,
+    *,
+    sim: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a configuration file and resolve it.
+
+    overrides: dotted key → value, the strongest source. environ: the environment.
+    Raises ConfigError with file, key path, what was found and what is allowed.
+    """
+    path = Path(path)
+    table = _read(path, sim=sim)
+    strong: Table = {}
+    for key, value in {**_from_environ(environ or {}), **(overrides or {})}.items():
+        merge(strong, _nested(key.split("."), value))
+    presets = table.pop("presets", {})
+    preset = strong.get("preset", table.get("preset", ""))
+    if preset:
+        if preset not in presets:
+            known = ", ".join(sorted(presets)) or "none"
+            raise ConfigError(f"{path}: preset: {preset!r} is not defined here; known: {known}")
+        merge(table, presets[preset])
+    merge(table, strong)
+    if sim and table.get("board") is None:
+        raise ConfigError(f"{path}: board: --sim needs a simulation overlay (x.sim.toml beside x)")
+    return check(table, Config, str(path))
+
+
+def _read(path: Path, *, sim: bool) -> Table:
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as TOML: {error}") from None
+    base = table.pop("base", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: base: expected the path of a TOML file, found {base!r}")
+        table = merge(_read(path.parent / base, sim=sim), table)
+    overlay = path.with_suffix(".sim.toml")
+    if sim and overlay.exists():
+        table = merge(table, _read(overlay, sim=False))
+    return table
+
+
+def merge(under: Table, over: Mapping[str, Any]) -> Table:
+    """Lay `over` on `under`, table by table; `under` is changed and returned."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(under.get(key), dict):
+            merge(under[key], value)
+        else:
+            under[key] = dict(value) if isinstance(value, Mapping) else value
+    return under
+
+
+def _nested(keys: Sequence[str], value: Any) -> Table:
+    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+
+
+def parse_value(text: str) -> Any:
+    """Return `text` read as a TOML value, or as the string it is."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse_overrides(settings: Sequence[str]) -> Table:
+    """Return `key.path=value` words as a mapping.
+
+    Raises ConfigError for a word without `=` or an empty key.
+    """
+    found: Table = {}
+    for word in settings:
+        key, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key.strip()):
+            raise ConfigError(f"--set {word}: expected key.path=value")
+        found[key.strip()] = parse_value(value.strip())
+    return found
+
+
+def _from_environ(environ: Mapping[str, str]) -> Table:
+    found: Table = {}
+    for name, value in sorted(environ.items()):
+        keys = name.removeprefix("HIL_").lower().split("__")
+        if name.startswith("HIL_") and keys[0] in TOP_LEVEL:
+            found[".".join(keys)] = parse_value(value)
+    return found
+
+
+def check(table: Mapping[str, Any], settings: type[S], where: str) -> S:
+    """Return `table` as checked `settings`; raises ConfigError with the key's path."""
+    try:
+        return msgspec.convert(table, settings)
+    except msgspec.ValidationError as error:
+        text, _, at = str(error).partition(" - at `$")
+        inside = re.sub(r"^\.", "", at.removesuffix("`"))
+        raise ConfigError(f"{where}: {inside + ': ' if inside else ''}{text}") from None
+
+
+def resolve(kind: str, where: str) -> type[Any]:
+    """Return the class a `kind` names; only hil, sim or an installed entry point.
+
+    Raises ConfigError.
+    """
+    module, colon, name = kind.partition(":")
+    if not colon:
+        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+            found: type[Any] = entry.load()
+            return found
+    if module.split(".")[0] not in ("hil", "sim") or not re.fullmatch(r"[\w.]+:\w+", kind):
+        raise ConfigError(
+            f"{where}.kind: {kind!r} is not allowed; expected 'hil.module:Class', "
+            f"'sim.module:Class' or an installed entry point of group {ENTRY_POINTS}"
+        )
+    try:
+        part = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}.kind: {kind!r} cannot be found: {error}") from None
+    if not (isinstance(part, type) and hasattr(part, "Settings")):
+        raise ConfigError(f"{where}.kind: {kind!r} is not a part that can be configured")
+    return part
+
+
+def settings_of(table: Mapping[str, Any], where: str) -> tuple[type[Any], Any]:
+    """Return the class and the checked settings of a part, without making it."""
+    rest = dict(table)
+    kind = rest.pop("kind", None)
+    if not isinstance(kind, str):
+        raise ConfigError(f"{where}.kind: expected 'module:Class', found {kind!r}")
+    part = resolve(kind, where)
+    return part, check(rest, part.Settings, where)
+
+
+def build(table: Mapping[str, Any], where: str, **context: Any) -> Any:
+    """Make the part a table describes: `Class(settings, **context)`; no I/O."""
+    part, settings = settings_of(table, where)
+    return part(settings, **context)
+
+
+def environment() -> Mapping[str, str]:
+    """Return the process environment; the one place that reads it for settings."""
+    return os.environ

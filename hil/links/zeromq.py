@@ -1,0 +1,253 @@
+"""Commands, enquiries and telemetry over ZeroMQ: addresses, keys, a client that gives up."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from hil.errors import ConfigError, LinkError
+from hil.messages.bus import ROLES, BusStruct, Refused, Request, Role, pack, unpack
+from hil.types import AnyArray
+
+Socket = Literal["command", "status", "telemetry"]
+SOCKETS: tuple[Socket, ...] = ("command", "status", "telemetry")
+LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|\[::1\]|localhost):\d+")
+RESEND_S = 1.0  # an unanswered request is sent again this often; the server answers it once
+FRAME_MAX = 128 * 1024 * 1024
+
+
+def runtime_directory() -> Path:
+    """Return the directory of this user's sockets (`HIL_RUNTIME` moves it)."""
+    named = os.environ.get("HIL_RUNTIME")
+    shared = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(named) if named else Path(shared or "/tmp") / f"hil-{os.getuid()}"  # noqa: S108
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise ConfigError(
+            f"{path}: belongs to somebody else; set HIL_RUNTIME to a directory of yours"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a mirror is: `ipc` sockets in the runtime directory, or three TCP ports.
+
+    where: "ipc", or "tcp://host:port" (command; status and telemetry are the next two).
+    """
+
+    where: str
+    name: str
+
+    def endpoint(self, socket: Socket) -> str:
+        """Return the ZeroMQ endpoint of one socket; raises ConfigError."""
+        if self.where == "ipc":
+            directory = runtime_directory() / self.name
+            directory.mkdir(mode=0o700, exist_ok=True)
+            path = directory / socket
+            if len(str(path)) > 100:  # a Unix socket address holds 107 bytes
+                raise ConfigError(f"{path}: too long for a socket; set HIL_RUNTIME to a short path")
+            return f"ipc://{path}"
+        host, _, port = self.where.rpartition(":")
+        if not re.fullmatch(r"tcp://.+", host) or not port.isdigit() or int(port) > 65533:
+            raise ConfigError(
+                f"mirror.address: {self.where!r}: expected 'ipc' or 'tcp://host:port'"
+            )
+        return f"{host}:{int(port) + SOCKETS.index(socket)}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing outside this machine can reach it."""
+        return self.where == "ipc" or bool(LOOPBACK.fullmatch(self.where))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A directory of CURVE keys.
+
+    `mirror.key`, `mirror.key_secret`: the mirror; `<role>/<name>.key`: who may connect and
+    as what; `client.key_secret`: of this machine's user.
+    """
+
+    directory: Path
+
+    def secret(self, name: str) -> tuple[bytes, bytes]:
+        """Return the public and secret key of `name`; raises ConfigError."""
+        public, secret = self._load(self.directory / f"{name}.key_secret")
+        if secret is None:
+            raise ConfigError(f"{self.directory}/{name}.key_secret: holds no secret key")
+        return public, secret
+
+    def mirror_public(self) -> bytes:
+        """Return the public key of the mirror."""
+        return self._load(self.directory / "mirror.key")[0]
+
+    def roles(self) -> dict[bytes, Role]:
+        """Return every authorised public key with its role."""
+        return {
+            self._load(path)[0]: role
+            for role in ROLES
+            for path in sorted((self.directory / role).glob("*.key"))
+        }
+
+    @staticmethod
+    def _load(path: Path) -> tuple[bytes, bytes | None]:
+        try:
+            return zmq.auth.load_certificate(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: no usable CURVE key ({error}); `hil keys` makes them"
+            ) from None
+
+
+class _Roles:
+    """Tells the authenticator which public keys may connect."""
+
+    def __init__(self, roles: dict[bytes, Role]) -> None:
+        self.roles = roles
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether `key` may connect."""
+        return key in self.roles
+
+
+class BusServer:
+    """The three sockets of a mirror, bound.
+
+    Raises ConfigError for any address beyond loopback without keys.
+    """
+
+    def __init__(self, address: Address, keys: Keys | None = None) -> None:
+        if keys is None and not address.is_local:
+            raise ConfigError(
+                f"mirror.address: {address.where} can be reached from other machines and no keys "
+                "are given; bind to tcp://127.0.0.1:PORT or ipc, or make keys with `hil keys` and "
+                "set mirror.keys"
+            )
+        self.address = address
+        self._roles = keys.roles() if keys else None
+        self._context = zmq.Context()
+        self._authenticator: ThreadAuthenticator | None = None
+        try:
+            if keys is not None:
+                self._authenticator = ThreadAuthenticator(self._context)
+                self._authenticator.start()
+                self._authenticator.configure_curve_callback(
+                    credentials_provider=_Roles(self._roles or {})
+                )
+            self.command = self._bind(zmq.ROUTER, "command", keys)
+            self.status = self._bind(zmq.ROUTER, "status", keys)
+            self.telemetry = self._bind(zmq.PUB, "telemetry", keys)
+        except Exception:
+            self.close()
+            raise
+
+    def _bind(self, kind: int, socket: Socket, keys: Keys | None) -> zmq.Socket[bytes]:
+        bound: zmq.Socket[bytes] = self._context.socket(kind)
+        bound.linger = 200
+        bound.setsockopt(zmq.MAXMSGSIZE, FRAME_MAX)
+        if kind == zmq.ROUTER:
+            bound.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if keys is not None:
+            bound.curve_publickey, bound.curve_secretkey = keys.secret("mirror")
+            bound.curve_server = True
+        endpoint = self.address.endpoint(socket)
+        try:
+            bound.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"mirror.address: {endpoint} cannot be bound: {error}") from None
+        return bound
+
+    def role(self, frame: zmq.Frame) -> Role:
+        """Return what the sender of a frame may do; without keys everything."""
+        if self._roles is None:
+            return "admin"
+        return self._roles.get(str(frame.get("User-Id")).encode(), "observe")
+
+    def close(self) -> None:
+        """Close all sockets."""
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.destroy(linger=200)
+
+
+class BusClient:
+    """Asks one socket of a mirror; knows when to give up, and says whom it asked."""
+
+    def __init__(
+        self,
+        address: Address,
+        socket: Socket,
+        replies: Any,
+        keys: Keys | None = None,
+        name: str = "client",
+    ) -> None:
+        self.endpoint = address.endpoint(socket)
+        self._decoder = msgspec.msgpack.Decoder(replies)
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.identity = f"{name}-{uuid.uuid4().hex[:8]}".encode()
+        self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_MAX)
+        if keys is not None:
+            self._socket.curve_publickey, self._socket.curve_secretkey = keys.secret("client")
+            self._socket.curve_serverkey = keys.mirror_public()
+        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._socket.connect(self.endpoint)
+        self._seq = 0
+
+    def ask(
+        self, kind: type[Request], *arrays: AnyArray, timeout: float = 5.0, **fields: Any
+    ) -> tuple[BusStruct, list[AnyArray]]:
+        """Send a request and return its reply with the reply's arrays.
+
+        timeout: seconds after which it is given up; it is resent in between, which the
+        mirror answers from memory. Raises LinkError naming the mirror when it is silent
+        or disconnects.
+        """
+        self._seq += 1
+        now = time.time_ns()
+        request = kind(seq=self._seq, t_ns=now, deadline_ns=now + int(timeout * 1e9), **fields)
+        frames = pack(request, *arrays)
+        name = kind.__struct_config__.tag
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            self._socket.send_multipart(frames, copy=True)
+            resend = time.monotonic() + min(left, RESEND_S)
+            while (wait := resend - time.monotonic()) > 0:
+                ready = dict(
+                    zmq.zmq_poll(
+                        [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)],
+                        int(wait * 1e3) + 1,
+                    )
+                )
+                if self._socket in ready:
+                    reply, found = unpack(self._decoder, self._socket.recv_multipart())
+                    if reply.seq == self._seq:
+                        return reply, found
+                elif self._monitor in ready:
+                    self._monitor.recv_multipart()
+                    raise LinkError(
+                        f"mirror at {self.endpoint}: gone during {name!r}; is it still running?"
+                    )
+        raise LinkError(
+            f"mirror at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is it running?"
+        )
+
+    def close(self) -> None:
+        """Close the socket; may be called twice."""
+        self._socket.disable_monitor()
+        self._context.destroy(linger=0)
+
+
+__all__ = ["Address", "BusClient", "BusServer", "Keys", "Refused", "runtime_directory"]

@@ -1,0 +1,1 @@
+"""What is said: fixed-layout messages to the microcontroller, Structs between processes."""

@@ -1,0 +1,271 @@
+"""What processes say to each other: msgspec Structs as msgpack, arrays as extra frames.
+
+A message on the command and status sockets is `[header, array, array, …]`; the header is
+one tagged Struct, each `ArrayRef` in it describes the next array frame. Telemetry is
+`[topic, msgpack map, unix seconds as decimal text]`, which PlotJuggler reads as it is.
+Nothing is ever unpickled or evaluated, and a size is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from hil.errors import LinkError
+from hil.types import AnyArray
+
+ARRAY_BYTES_MAX = 64 * 1024 * 1024
+Role = Literal["observe", "operate", "train", "admin"]
+ROLES: tuple[Role, ...] = ("observe", "operate", "train", "admin")
+
+
+class BusStruct(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="type"
+):
+    """Base of everything on the bus."""
+
+
+class ArrayRef(BusStruct, tag="array", frozen=True, kw_only=True):
+    """Type and shape of an array frame."""
+
+    dtype: Literal["<f8", "<f4", "<i8"]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: AnyArray) -> ArrayRef:
+        """Return the description of `array`; raises TypeError for other types."""
+        return msgspec.convert(
+            {"type": "array", "dtype": array.dtype.str, "shape": array.shape}, cls
+        )
+
+
+class Request(BusStruct, frozen=True, kw_only=True):
+    """Every request: `seq` identifies it for a safe retry, after `deadline_ns` it is void."""
+
+    seq: int
+    t_ns: int  # host time at sending, Unix ns
+    deadline_ns: int  # host time after which it must not be started, Unix ns
+
+
+class Hello(Request, tag="hello", frozen=True, kw_only=True):
+    """Ask who serves this rig, and what it is."""
+
+
+class Acquire(Request, tag="acquire", frozen=True, kw_only=True):
+    """Ask for the lease: from then on only this client commands."""
+
+    client: str
+
+
+class Release(Request, tag="release", frozen=True, kw_only=True):
+    """Give the lease back; an active rig is deactivated."""
+
+    lease: str
+
+
+class Configure(Request, tag="configure", frozen=True, kw_only=True):
+    """Connect to the device and set its limits."""
+
+    lease: str
+
+
+class Activate(Request, tag="activate", frozen=True, kw_only=True):
+    """Power the outputs."""
+
+    lease: str
+
+
+class Deactivate(Request, tag="deactivate", frozen=True, kw_only=True):
+    """Make the outputs safe."""
+
+    lease: str
+
+
+class Clear(Request, tag="clear", frozen=True, kw_only=True):
+    """Leave fault."""
+
+    lease: str
+
+
+class Settle(Request, tag="settle", frozen=True, kw_only=True):
+    """Measure a batch of load cases."""
+
+    lease: str
+    token: int  # sequence, minted by the client
+    valid_until_us: int  # device time, us
+    loads: ArrayRef  # (batch, dof), N
+
+
+class SetStiffness(Request, tag="set_stiffness", frozen=True, kw_only=True):
+    """Set every bond."""
+
+    lease: str
+    stiffness: ArrayRef  # (bonds,), N/m
+
+
+class ReadStiffness(Request, tag="read_stiffness", frozen=True, kw_only=True):
+    """Read back what the actuators are set to."""
+
+
+class StatusRequest(Request, tag="status", frozen=True, kw_only=True):
+    """Ask how the rig is; answered beside the loop."""
+
+
+class Stop(Request, tag="stop", frozen=True, kw_only=True):
+    """Make the outputs safe now; needs no lease."""
+
+    reason: str
+
+
+Command = (
+    Hello | Acquire | Release | Configure | Activate | Deactivate | Clear
+    | Settle | SetStiffness | ReadStiffness
+)  # fmt: skip
+Enquiry = StatusRequest | Stop
+
+
+class Reply(BusStruct, frozen=True, kw_only=True):
+    """Every reply: the `seq` of its request, host time, device time."""
+
+    seq: int
+    t_ns: int
+    device_us: int
+
+
+class Done(Reply, tag="done", frozen=True, kw_only=True):
+    """It was done; the state the rig is in now, and why where it is in fault."""
+
+    state: str
+    fault: str
+
+
+class Welcome(Reply, tag="welcome", frozen=True, kw_only=True):
+    """Who serves this rig; `info` is empty until the rig is configured."""
+
+    name: str
+    clock: Literal["virtual", "wall"]
+    state: str
+    lease_seconds: float
+    info: dict[str, Any]
+
+
+class Leased(Reply, tag="leased", frozen=True, kw_only=True):
+    """The lease; it expires `seconds` after the last command."""
+
+    lease: str
+    seconds: float
+
+
+class Measured(Reply, tag="measured", frozen=True, kw_only=True):
+    """The equilibria of a batch."""
+
+    sampled_us: int  # device time of the last sample, us
+    displacement: ArrayRef  # (batch, dof), m
+    elongation: ArrayRef  # (batch, bonds), m
+    settled: bool
+    twin_residual: float | None  # measured − predicted elongation, relative rms
+
+
+class Applied(Reply, tag="applied", frozen=True, kw_only=True):
+    """What the actuators are set to."""
+
+    stiffness: ArrayRef  # (bonds,), N/m
+
+
+class Refused(Reply, tag="refused", frozen=True, kw_only=True):
+    """It was not done: the class of error, its reason code, one line."""
+
+    error: str
+    code: str
+    reason: str
+
+
+class Counters(BusStruct, tag="counters", frozen=True, kw_only=True):
+    """What happened on the way to the device, host and device apart."""
+
+    requests: int = 0
+    retransmits: int = 0
+    timeouts: int = 0
+    reconnects: int = 0
+    bad_frames_host: int = 0
+    bad_frames_device: int = 0
+    unknown_host: int = 0
+    unknown_device: int = 0
+    refused_device: int = 0
+    tokens_expired: int = 0
+    refused_mirror: int = 0
+
+
+class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
+    """How the rig is."""
+
+    name: str
+    pid: int
+    state: str
+    fault: str
+    clock: Literal["virtual", "wall"]
+    port: str
+    holder: str  # who holds the lease, "" when nobody
+    lease_left_s: float
+    commands: int
+    measurements: int
+    clock_offset_us: float | None  # device − host, estimated at the smallest round trip
+    round_trip_us: float | None
+    twin_residual: float | None
+    counters: Counters
+    info: dict[str, Any]
+
+
+CommandReply = Done | Welcome | Leased | Measured | Applied | Refused
+EnquiryReply = Done | StatusReport | Refused
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def pack(message: BusStruct, *arrays: AnyArray) -> list[bytes | memoryview]:
+    """Return the frames of a message and its arrays, in the order of its ArrayRefs."""
+    return [_ENCODER.encode(message), *(np.ascontiguousarray(a).data.cast("B") for a in arrays)]
+
+
+def unpack(
+    decoder: msgspec.msgpack.Decoder[Any], frames: Sequence[bytes]
+) -> tuple[Any, list[AnyArray]]:
+    """Return the message and its arrays.
+
+    Raises LinkError when the header is not one of the decoder's messages, or a frame's
+    size is not what its ArrayRef says.
+    """
+    if not frames:
+        raise LinkError("bus message without a header frame")
+    try:
+        message = decoder.decode(frames[0])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise LinkError(f"bus message refused: {error}") from None
+    refs = [r for f in message.__struct_fields__ if isinstance(r := getattr(message, f), ArrayRef)]
+    if len(refs) != len(frames) - 1:
+        raise LinkError(
+            f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
+            f"{len(frames) - 1} sent"
+        )
+    return message, [_array(ref, frame) for ref, frame in zip(refs, frames[1:], strict=True)]
+
+
+def _array(ref: ArrayRef, frame: bytes) -> AnyArray:
+    if len(ref.shape) > 4 or any(n < 0 for n in ref.shape):
+        raise LinkError(f"bus array of shape {ref.shape} refused")
+    size = math.prod(ref.shape) * np.dtype(ref.dtype).itemsize
+    if size > ARRAY_BYTES_MAX or size != len(frame):
+        raise LinkError(
+            f"bus array of shape {ref.shape} needs {size} bytes, {len(frame)} sent, "
+            f"{ARRAY_BYTES_MAX} allowed"
+        )
+    return np.frombuffer(frame, dtype=ref.dtype).reshape(ref.shape)
+
+
+def telemetry(topic: str, values: dict[str, Any], t_ns: int) -> list[bytes]:
+    """Return the three frames of a telemetry message (PlotJuggler's ZeroMQ format)."""
+    return [topic.encode(), _ENCODER.encode(values), f"{t_ns / 1e9:.9f}".encode()]

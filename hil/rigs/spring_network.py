@@ -1,0 +1,317 @@
+"""A tunable spring network behind a microcontroller on a serial line."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+from msgspec import Meta
+
+from hil.clock import ClockKind
+from hil.config import Settings
+from hil.errors import ConfigError, DeadmanError, LinkError, PortError, RunError
+from hil.links.serial import SerialLink
+from hil.mechanics.geometry import GeometrySettings, make_geometry
+from hil.mechanics.spring_network import SpringNetwork
+from hil.messages import wire
+from hil.rigs.base import (
+    AbstractStaticRig,
+    AbstractTokens,
+    Lifecycle,
+    MeasuredEquilibrium,
+    RigInfo,
+    RigState,
+    Token,
+    in_parts,
+    join,
+)
+from hil.rigs.device import Device, Patience, board_name
+from hil.types import Array
+
+Positive = Annotated[float, Meta(gt=0)]
+TOKEN_SHARE = 0.8  # of a token's life that a batch may need; the rest is for the way there
+RECONNECT_S = 1.0  # between two attempts to find an unplugged device again
+
+
+class SpringNetworkRigSettings(Settings, frozen=True, kw_only=True):
+    """The rig table of a spring network."""
+
+    name: Annotated[str, Meta(pattern=r"^[\w.-]+$", description="its mirror is found under")]
+    port: Annotated[str, Meta(min_length=1, description="pyserial URL of the device")]
+    geometry: GeometrySettings
+    force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
+    stiffness: Annotated[
+        tuple[Positive, Positive], Meta(description="[lowest, highest] of a bond, N/m")
+    ]
+    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")]
+    settle: Annotated[float, Meta(gt=0, le=60, description="wait before the first sample, s")]
+    sample_period: Annotated[float, Meta(gt=0, le=1, description="between samples, s")]
+    samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
+    settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
+    drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
+    baud: Annotated[int, Meta(gt=0, description="bits per second")] = 921600
+    serial_number: Annotated[str, Meta(description="of the USB device, to find it again")] = ""
+
+
+class SpringNetworkRig(AbstractStaticRig):
+    """Settles a spring network through its microcontroller.
+
+    tokens: where each powered command takes its token from; clock: whose time the device
+    keeps; port: replaces the configured one (a simulated board names its own).
+    """
+
+    Settings: ClassVar[type[SpringNetworkRigSettings]] = SpringNetworkRigSettings
+
+    def __init__(
+        self,
+        settings: SpringNetworkRigSettings,
+        *,
+        tokens: AbstractTokens,
+        clock: ClockKind = "wall",
+        port: str = "",
+    ) -> None:
+        low, high = settings.stiffness
+        if low >= high:
+            raise ConfigError(f"rig.stiffness: [{low}, {high}] N/m: lowest must be below highest")
+        self.settings = settings
+        self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
+        self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
+        self._life = Lifecycle(settings.name)
+        self.device = Device(self.link, clock, self._life)
+        self._tokens = tokens
+        self._stop = threading.Event()
+        self._stop_reason = ""
+        self._batch = 0
+        self._reconnect = Patience(0.0)
+        self._info: RigInfo | None = None
+        case = settings.settle + settings.settle_timeout + settings.samples * settings.sample_period
+        self._case_us = _microseconds(case)
+        if self._max_cases(capacity=1) < 1:
+            raise ConfigError(
+                f"rig.watchdog: {settings.watchdog} s is too short: one load case takes up to "
+                f"{case:.3f} s and {settings.settle} s to unload; at least "
+                f"{(case + settings.settle) / TOKEN_SHARE:.3f} s are needed"
+            )
+
+    @property
+    def state(self) -> RigState:
+        """Where the rig is in its life."""
+        return self._life.state
+
+    @property
+    def fault(self) -> str:
+        """Why the rig is in fault, "" when it is not."""
+        return self._life.fault
+
+    def configure(self) -> RigInfo:
+        """Connect, check schema, application and size, send limits and timing.
+
+        Raises PortError, LinkError, SchemaError, ConfigError.
+        """
+        self._life.require("configure", RigState.UNCONFIGURED, RigState.INACTIVE)
+        self.link.open()
+        return self._set_up()
+
+    def activate(self) -> None:
+        """Let the device power its outputs."""
+        self._life.require("activate", RigState.INACTIVE)
+        self.device.request_mode(wire.Mode.ACTIVE)
+        self._life.state = RigState.ACTIVE
+
+    def deactivate(self) -> None:
+        """Have the device make its outputs safe."""
+        self._life.require("deactivate", RigState.ACTIVE, RigState.INACTIVE)
+        self.device.request_mode(wire.Mode.INACTIVE)
+        self._life.state = RigState.INACTIVE
+
+    def stop(self, reason: str = "stopped by hand") -> None:
+        """Ask the owner thread to stop the device at once; from any thread.
+
+        A batch in progress sees it within 5 ms, an idle rig at its next `poll()`.
+        """
+        self._stop_reason = reason
+        self._stop.set()
+
+    def clear(self) -> None:
+        """Connect again if need be, have the device leave its fault, read it back."""
+        self._life.require("clear", RigState.FAULT, RigState.INACTIVE)
+        if not self.link.is_open:
+            self.link.reopen()
+        self._set_up()
+
+    def close(self) -> None:
+        """Make the outputs safe and close the port."""
+        if self.link.is_open:
+            with contextlib.suppress(RunError):  # the device's own watchdog counts now
+                self.device.request_mode(wire.Mode.INACTIVE)
+            self.link.close()
+        self._life.state = RigState.UNCONFIGURED
+
+    def poll(self) -> None:
+        """Act on a stop and notice a lost or faulted device, while nothing else is asked."""
+        if self.state is RigState.UNCONFIGURED:
+            return
+        if self._stop.is_set() and self.state is not RigState.FAULT:
+            self._stop_now()
+        if not self.link.is_open and self._reconnect.over:
+            self._reconnect = Patience(RECONNECT_S)
+            with contextlib.suppress(PortError):  # still away
+                self.link.reopen()
+        if self.link.is_open:
+            with contextlib.suppress(LinkError):  # latched where it happened
+                self.device.query()
+
+    def settle(self, loads: Array) -> MeasuredEquilibrium:
+        """Run load cases on the device, in as many batches as fit under one token each."""
+        self._life.require("settle", RigState.ACTIVE)
+        assert self._info is not None
+        return join([self._settle_part(p) for p in in_parts(loads, self._info.max_cases)])
+
+    def set_stiffness(self, stiffness: Array) -> Array:
+        """Set every bond; return what the actuators were set to: (bonds,), N/m."""
+        self._life.require("set_stiffness", RigState.ACTIVE)
+        self.device.exchange(_writes(wire.Target.STIFFNESS, 0, stiffness), wire.State)
+        self.device.observe(self.device.ask(wire.Apply(len(stiffness)), wire.State))
+        return self.read_stiffness()
+
+    def read_stiffness(self) -> Array:
+        """Read back what the actuators are set to: (bonds,), N/m."""
+        self._life.require("read_stiffness", RigState.INACTIVE, RigState.ACTIVE)
+        bonds = self.network.bond_count
+        reads = _reads(wire.Target.APPLIED_STIFFNESS, 0, bonds)
+        return _joined(self.device.exchange(reads, wire.Values))
+
+    def _settle_part(self, loads: Array) -> MeasuredEquilibrium:
+        device, dof, bonds = self.device, self.network.dof, self.network.bond_count
+        cases = range(len(loads))
+        device.exchange(
+            [w for case in cases for w in _writes(wire.Target.FORCE, case, loads[case])], wire.State
+        )
+        token = self._tokens.take(device.clock.now_us())
+        self._batch += 1
+        run = wire.Run(token.valid_until_us, token.sequence, self._batch, len(loads), 0)
+        device.observe(device.ask(run, wire.State))
+        self._wait_until_done(len(loads), token)
+        displacement = [r for c in cases for r in _reads(wire.Target.DISPLACEMENT, c, dof)]
+        elongation = [r for c in cases for r in _reads(wire.Target.ELONGATION, c, bonds)]
+        about = device.exchange([wire.CaseRequest(c) for c in cases], wire.Case)
+        return MeasuredEquilibrium(
+            displacement=_joined(device.exchange(displacement, wire.Values)).reshape(-1, dof),
+            elongation=_joined(device.exchange(elongation, wire.Values)).reshape(-1, bonds),
+            device_us=about[-1].device_us,
+            settled=all(case.flags & wire.CaseFlag.SETTLED for case in about),
+        )
+
+    def _wait_until_done(self, cases: int, token: Token) -> None:
+        patience = Patience(1.0 + (cases + 1) * self._case_us / 1e6)
+        status = wire.RunStatus.RUNNING
+        while status is wire.RunStatus.RUNNING:
+            if self._stop.is_set():
+                self._stop_now()
+                self._life.require("settle", RigState.ACTIVE)
+            said = self.device.unasked()
+            if isinstance(said, wire.RunDone) and said.batch == self._batch:
+                self.device.clock.observe(said.device_us)
+                status = wire.RunStatus(said.status)
+            elif patience.over:  # the announcement was lost on the way: ask
+                status = wire.RunStatus(self.device.query().run)
+        if status is wire.RunStatus.EXPIRED:
+            self._life.latch("deadman: the token expired during a batch")
+            raise DeadmanError(
+                f"rig {self._life.name}: token {token.sequence} expired at device time "
+                f"{token.valid_until_us} us before its batch of {cases} cases ended; the forces "
+                "are zero; clear() first, then send fewer cases per token or let it live longer"
+            )
+        if status is not wire.RunStatus.DONE:
+            self._life.latch(f"batch {self._batch} ended as {status.name}")
+            self._life.require("settle", RigState.ACTIVE)
+
+    def _set_up(self) -> RigInfo:
+        try:
+            self._info = self._handshake()
+        except Exception:
+            self.link.close()
+            raise
+        self._stop.clear()
+        self._life.cleared()
+        return self._info
+
+    def _handshake(self) -> RigInfo:
+        network, settings = self.network, self.settings
+        low, high = settings.stiffness
+        watchdog_us = _microseconds(settings.watchdog)
+        info = self.device.handshake(wire.Application.SPRING_NETWORK, watchdog_us)
+        if (info.dof, info.bonds) != (network.dof, network.bond_count):
+            raise ConfigError(
+                f"rig.geometry: has {network.dof} degrees of freedom and {network.bond_count} "
+                f"bonds, board {board_name(info)!r} has {info.dof} and {info.bonds}; correct the "
+                "geometry or connect the right device"
+            )
+        setup = wire.Setup(
+            force_max=settings.force_max,
+            stiffness_low=low,
+            stiffness_high=high,
+            drift_max=settings.drift_max,
+            watchdog_us=watchdog_us,
+            settle_us=_microseconds(settings.settle),
+            settle_timeout_us=_microseconds(settings.settle_timeout),
+            sample_period_us=_microseconds(settings.sample_period),
+            samples=settings.samples,
+        )
+        state = self.device.ask(setup, wire.State)
+        self.device.observe(state)
+        self._batch = state.batch
+        return RigInfo(
+            name=self._life.name,
+            device_id=f"{info.device_id:016x}",
+            dof=info.dof,
+            bonds=info.bonds,
+            max_cases=self._max_cases(info.cases),
+            case_us=self._case_us,
+            watchdog_us=watchdog_us,
+            stiffness_limits=settings.stiffness,
+            force_limit=settings.force_max,
+            details={
+                "board": board_name(info),
+                "firmware": ".".join(str(info.firmware >> shift & 0xFF) for shift in (16, 8, 0)),
+                "schema": f"{info.schema:#010x}",
+            },
+        )
+
+    def _max_cases(self, capacity: int) -> int:
+        budget = self.settings.watchdog * TOKEN_SHARE - self.settings.settle
+        return min(capacity, int(budget * 1e6 // self._case_us))
+
+    def _stop_now(self) -> None:
+        self._life.latch(self._stop_reason)
+        with contextlib.suppress(LinkError):  # no way to the device: its watchdog stops it
+            self.device.request_mode(wire.Mode.FAULT)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _writes(target: wire.Target, case: int, values: Array) -> list[wire.Write]:
+    flat = np.asarray(values, dtype=np.float32).tolist()
+    size = wire.VALUES
+    return [
+        wire.Write(target, case, at, len(part), tuple(part + [0.0] * (size - len(part))))
+        for at in range(0, len(flat), size)
+        for part in [flat[at : at + size]]
+    ]
+
+
+def _reads(target: wire.Target, case: int, length: int) -> list[wire.Read]:
+    return [
+        wire.Read(target, case, at, min(wire.VALUES, length - at))
+        for at in range(0, length, wire.VALUES)
+    ]
+
+
+def _joined(pieces: Sequence[wire.Values]) -> Array:
+    return np.array([v for p in pieces for v in p.values[: p.count]], dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Limits, lease and deadman: the only way to a rig."""

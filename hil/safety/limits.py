@@ -1,0 +1,102 @@
+"""The limits of a rig, enforced for every path that leads to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hil.errors import LimitError
+from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium, RigInfo, RigState
+from hil.types import Array
+
+
+class Limited(AbstractStaticRig):
+    """Wraps a static rig: refuses loads outside its limits, clips stiffness into them.
+
+    A clipped load would silently be another experiment, so it is refused; a stiffness
+    saturates as the actuator would, and the caller learns from what was applied.
+    """
+
+    def __init__(self, rig: AbstractStaticRig) -> None:
+        self.inner = rig
+        self._info: RigInfo | None = None
+
+    @property
+    def state(self) -> RigState:
+        """Where the rig is in its life."""
+        return self.inner.state
+
+    @property
+    def fault(self) -> str:
+        """Why the rig is in fault, "" when it is not."""
+        return self.inner.fault
+
+    def configure(self) -> RigInfo:
+        """Configure the rig and take its limits from it."""
+        self._info = self.inner.configure()
+        return self._info
+
+    def activate(self) -> None:
+        """Power the outputs."""
+        self.inner.activate()
+
+    def deactivate(self) -> None:
+        """Make the outputs safe."""
+        self.inner.deactivate()
+
+    def stop(self, reason: str = "stopped by hand") -> None:
+        """Make the outputs safe now."""
+        self.inner.stop(reason)
+
+    def clear(self) -> None:
+        """Leave fault."""
+        self.inner.clear()
+
+    def poll(self) -> None:
+        """Give the rig a moment."""
+        self.inner.poll()
+
+    def close(self) -> None:
+        """Let go of the rig."""
+        self.inner.close()
+
+    def settle(self, loads: Array) -> MeasuredEquilibrium:
+        """Measure a batch of load cases whose every force is within the limits."""
+        info = self._known("settle")
+        _check_array("settle", loads, 2, info.dof)
+        if not len(loads):
+            raise LimitError("settle: a batch needs at least one load case")
+        outside = ~(np.abs(loads) <= info.force_limit)  # true for NaN as well
+        if outside.any():
+            case, dof = (int(i) for i in np.argwhere(outside)[0])
+            raise LimitError(
+                f"settle: load case {case}, degree of freedom {dof}: force {loads[case, dof]:g} N "
+                f"is outside ±{info.force_limit:g} N; nothing was applied"
+            )
+        return self.inner.settle(loads)
+
+    def set_stiffness(self, stiffness: Array) -> Array:
+        """Set every bond, clipped into the limits; return what was applied."""
+        info = self._known("set_stiffness")
+        _check_array("set_stiffness", stiffness, 1, info.bonds)
+        if not np.isfinite(stiffness).all():
+            bond = int(np.argmin(np.isfinite(stiffness)))
+            raise LimitError(
+                f"set_stiffness: bond {bond}: {stiffness[bond]} N/m is not a number; nothing was "
+                "applied"
+            )
+        return self.inner.set_stiffness(np.clip(stiffness, *info.stiffness_limits))
+
+    def read_stiffness(self) -> Array:
+        """Read back what the actuators are set to."""
+        return self.inner.read_stiffness()
+
+    def _known(self, call: str) -> RigInfo:
+        if self._info is None:
+            raise LimitError(f"{call}: the limits of the rig are not known; call configure() first")
+        return self._info
+
+
+def _check_array(call: str, array: Array, ndim: int, last: int) -> None:
+    if array.ndim != ndim or array.shape[-1] != last:
+        shape = (last,) if ndim == 1 else ("batch", last)
+        raise LimitError(f"{call}: expected an array of shape {shape}, found {array.shape}")

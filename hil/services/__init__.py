@@ -1,0 +1,1 @@
+"""One thin file per process, and what the verbs of the command line do."""

@@ -1,0 +1,336 @@
+"""The mirror: the one process that owns a rig, and the desk where others ask for it.
+
+Two threads: the owner thread speaks to the device and answers commands, one at a time;
+the desk thread answers status and stop from a snapshot, so that neither ever waits for a
+batch. The owner is the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from hil.clock import make_clock
+from hil.config import Config, Settings, check, settings_of
+from hil.errors import ConfigError, HilError, LinkError, RunError, SafetyError
+from hil.links.zeromq import SOCKETS, Address, BusServer, Keys
+from hil.messages import bus
+from hil.rigs.base import RigState, Token
+from hil.rigs.spring_network import SpringNetworkRig
+from hil.rigs.twin import SpringNetworkTwin
+from hil.safety.deadman import Forwarded
+from hil.safety.lease import LeaseDesk
+from hil.safety.limits import Limited
+from hil.services.desk import Desk
+from hil.types import AnyArray, Array
+
+IDLE_MS = 20  # longest wait of the owner thread before it looks at the device again
+RETRY_S = 2.0  # between two attempts to reach a device that was not there
+REMEMBERED = 64  # clients whose last reply is kept for a safe retry
+ROLE_NEEDED: dict[type[bus.Request], bus.Role] = {
+    bus.Hello: "observe",
+    bus.ReadStiffness: "observe",
+    bus.SetStiffness: "train",
+}  # every other command: operate
+
+
+class MirrorSettings(Settings, frozen=True, kw_only=True):
+    """The mirror table."""
+
+    address: Annotated[str, Meta(description="'ipc' or tcp://host:port (three ports)")] = "ipc"
+    keys: Annotated[str, Meta(description="directory of CURVE keys")] = ""
+    lease: Annotated[float, Meta(gt=0, le=3600, description="lease without a command, s")] = 10.0
+    telemetry: Annotated[float, Meta(gt=0, le=60, description="between two states, s")] = 0.2
+
+
+def bus_address(config: Config) -> tuple[Address, Keys | None, MirrorSettings]:
+    """Return where the mirror of a configuration is, and the keys to it."""
+    settings = check(config.mirror, MirrorSettings, "mirror")
+    keys = Keys(Path(settings.keys)) if settings.keys else None
+    rig, rig_settings = settings_of(config.rig, "rig")
+    if not issubclass(rig, SpringNetworkRig):
+        raise ConfigError(f"rig.kind: {config.rig['kind']!r} is not a rig a mirror can own")
+    return Address(settings.address, rig_settings.name), keys, settings
+
+
+class Mirror:
+    """Owns one rig and answers for it until told to end.
+
+    port: where a simulated board answers, "" for the configured port.
+    """
+
+    def __init__(self, config: Config, port: str = "") -> None:
+        address, keys, self.settings = bus_address(config)
+        self.name = address.name
+        self.clock = make_clock(config.clock)
+        self._clock_kind = config.clock
+        self._tokens = Forwarded()
+        _, rig_settings = settings_of(config.rig, "rig")
+        self._device_rig = SpringNetworkRig(
+            rig_settings, tokens=self._tokens, clock=config.clock, port=port
+        )
+        self.rig = Limited(self._device_rig)
+        self._twin = SpringNetworkTwin(self._device_rig.network)
+        self._lease = LeaseDesk(self.name, self.settings.lease)
+        self._server = BusServer(address, keys)
+        self._decoder = msgspec.msgpack.Decoder(bus.Command)
+        self._replies: OrderedDict[bytes, tuple[int, list[Any]]] = OrderedDict()
+        self._applied: Array | None = None
+        self._info: dict[str, Any] = {}
+        self._trouble = ""
+        self._twin_residual: float | None = None
+        self._commands = self._measurements = self._refused = self._published = 0
+        self._next_state = self._next_attempt = 0.0
+        self._snapshot = self.report()
+        self._desk = Desk(self._server, self.clock, lambda: self._snapshot, self.rig.stop)
+
+    # -- life ---------------------------------------------------------------------------
+
+    def serve(self, until: threading.Event, ready: Callable[[], None]) -> None:
+        """Answer commands until `until` is set; then make the outputs safe.
+
+        A device that does not answer leaves the mirror up and is tried again. Raises
+        InputError where another attempt cannot help: no such port, other firmware.
+        """
+        try:
+            self._desk.start()
+            self._connect()
+            ready()
+            while not until.is_set():
+                if self._server.command.poll(IDLE_MS):
+                    self._serve_one()
+                else:
+                    self._idle()
+                self._look()
+        finally:
+            self.rig.close()
+            self._snapshot = self.report()
+            self._desk.close()
+            self._server.close()
+
+    def endpoints(self) -> dict[str, str]:
+        """Return where the three sockets are."""
+        return {socket: self._server.address.endpoint(socket) for socket in SOCKETS}
+
+    def _connect(self) -> None:
+        self._next_attempt = time.monotonic() + RETRY_S
+        try:
+            self._info = msgspec.to_builtins(self.rig.configure())
+            self._applied = self.rig.read_stiffness()
+            self._trouble = ""
+        except LinkError as error:
+            if self._trouble != str(error):
+                print(f"mirror: {error}; trying again every {RETRY_S:g} s", file=sys.stderr)
+            self._trouble = str(error)
+
+    def _idle(self) -> None:
+        now = time.monotonic()
+        if self.rig.state is RigState.UNCONFIGURED and now >= self._next_attempt:
+            self._connect()
+        self.rig.poll()
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._lease.expire(now) and self.rig.state is RigState.ACTIVE:
+            print("mirror: the lease expired, the rig is deactivated", file=sys.stderr)
+            with contextlib.suppress(RunError):  # latched where it happened
+                self.rig.deactivate()
+        before, self._snapshot = self._snapshot, self.report()
+        if self._snapshot.state != before.state or now >= self._next_state:
+            self._next_state = now + self.settings.telemetry
+            values = msgspec.to_builtins(self._snapshot)
+            del values["type"], values["info"]
+            self._publish("state", values)
+
+    # -- commands -----------------------------------------------------------------------
+
+    def _serve_one(self) -> None:
+        peer, *frames = self._server.command.recv_multipart(copy=False)
+        sender = bytes(peer.buffer)
+        try:
+            request, arrays = bus.unpack(self._decoder, [f.buffer for f in frames])
+        except LinkError:
+            self._refused += 1
+            return  # without a good header there is no seq to answer to
+        seq, remembered = self._replies.get(sender, (0, []))
+        if request.seq != seq:
+            remembered = self._answer(request, arrays, self._server.role(frames[0]))
+            self._replies[sender] = (request.seq, remembered)
+            self._replies.move_to_end(sender)
+            while len(self._replies) > REMEMBERED:
+                self._replies.popitem(last=False)
+        self._server.command.send_multipart([sender, *remembered])
+
+    def _answer(self, request: bus.Request, arrays: list[AnyArray], role: bus.Role) -> list[Any]:
+        call = str(request.__struct_config__.tag)
+        needed = ROLE_NEEDED.get(type(request), "operate")
+        try:
+            if bus.ROLES.index(role) < bus.ROLES.index(needed):
+                raise SafetyError(f"{call} needs the role {needed}, this key has {role}")
+            if time.time_ns() > request.deadline_ns:
+                raise SafetyError(f"{call} came after its deadline; nothing was done")
+            lease = getattr(request, "lease", None)
+            if lease is not None:
+                self._lease.check(lease, call, time.monotonic())
+            self._commands += 1
+            reply, values = self._carry_out(request, arrays)
+            if lease is not None:
+                self._lease.renew(time.monotonic())  # from the end of the work on
+            return bus.pack(reply, *values)
+        except HilError as error:
+            code = error.code if isinstance(error, SafetyError) else "failed"
+            return self._refuse(request, type(error).__name__, code, str(error))
+        except Exception as error:  # noqa: BLE001 - a defect of ours must end in a safe rig
+            traceback.print_exc()
+            self.rig.stop(f"internal error in {call}: {error!r}")
+            self.rig.poll()
+            return self._refuse(request, "RunError", "internal", repr(error))
+
+    def _refuse(self, request: bus.Request, error: str, code: str, reason: str) -> list[Any]:
+        self._refused += 1
+        return bus.pack(self._reply(bus.Refused, request, error=error, code=code, reason=reason))
+
+    def _carry_out(
+        self, request: bus.Request, arrays: list[AnyArray]
+    ) -> tuple[bus.Reply, list[AnyArray]]:
+        match request:
+            case bus.Hello():
+                return self._reply(
+                    bus.Welcome,
+                    request,
+                    name=self.name,
+                    clock=self._clock_kind,
+                    state=self.rig.state,
+                    lease_seconds=self.settings.lease,
+                    info=self._info,
+                ), []
+            case bus.Acquire(client=client):
+                lease = self._lease.acquire(client, time.monotonic())
+                return self._reply(
+                    bus.Leased, request, lease=lease, seconds=self.settings.lease
+                ), []
+            case bus.Release():
+                if self.rig.state is RigState.ACTIVE:
+                    self.rig.deactivate()
+                self._lease.release()
+            case bus.Configure():
+                if self.rig.state is RigState.UNCONFIGURED:
+                    self._connect()
+                if self._trouble:
+                    raise LinkError(self._trouble)
+            case bus.Activate():
+                self.rig.activate()
+            case bus.Deactivate():
+                self.rig.deactivate()
+            case bus.Clear():
+                self.rig.clear()
+                self._applied = self.rig.read_stiffness()
+            case bus.Settle():
+                return self._settle(request, arrays[0])
+            case bus.SetStiffness():
+                self._applied = self.rig.set_stiffness(arrays[0])
+                return self._applied_reply(request)
+            case bus.ReadStiffness():
+                self._applied = self.rig.read_stiffness()
+                return self._applied_reply(request)
+        return self._reply(bus.Done, request, state=self.rig.state, fault=self.rig.fault), []
+
+    def _settle(self, request: bus.Settle, loads: Array) -> tuple[bus.Reply, list[AnyArray]]:
+        self._tokens.put(Token(request.token, request.valid_until_us))
+        measured = self.rig.settle(loads)
+        self._measurements += len(loads)
+        residual = self._residual(loads, measured.elongation)
+        self._publish(
+            "measurement",
+            {
+                "device_us": measured.device_us,
+                "cases": len(loads),
+                "settled": measured.settled,
+                "twin_residual": residual,
+                "force": loads[-1].tolist(),
+                "displacement": measured.displacement[-1].tolist(),
+                "elongation": measured.elongation[-1].tolist(),
+            },
+        )
+        reply = self._reply(
+            bus.Measured,
+            request,
+            sampled_us=measured.device_us,
+            displacement=bus.ArrayRef.of(measured.displacement),
+            elongation=bus.ArrayRef.of(measured.elongation),
+            settled=measured.settled,
+            twin_residual=residual,
+        )
+        return reply, [measured.displacement, measured.elongation]
+
+    def _residual(self, loads: Array, elongation: Array) -> float | None:
+        if self._applied is None or not (self._applied > 0).all():
+            return None  # the device has not been told a stiffness yet
+        self._twin_residual = self._twin.residual(self._applied, loads, elongation)
+        return self._twin_residual
+
+    def _applied_reply(self, request: bus.Request) -> tuple[bus.Reply, list[AnyArray]]:
+        assert self._applied is not None
+        ref = bus.ArrayRef.of(self._applied)
+        return self._reply(bus.Applied, request, stiffness=ref), [self._applied]
+
+    def _reply(self, kind: Callable[..., bus.Reply], request: bus.Request, **fields: Any) -> Any:
+        device_us = self._device_rig.device.clock.now_us()
+        self.clock.observe(device_us)
+        return kind(seq=request.seq, t_ns=self.clock.now_ns(), device_us=device_us, **fields)
+
+    # -- telemetry ----------------------------------------------------------------------
+
+    def _publish(self, topic: str, values: dict[str, Any]) -> None:
+        self._published += 1
+        t_ns = self.clock.now_ns()
+        values |= {"seq": self._published, "t_ns": t_ns}
+        self._server.telemetry.send_multipart(bus.telemetry(f"{self.name}/{topic}", values, t_ns))
+
+    def report(self) -> bus.StatusReport:
+        """Return how the rig is; called by the owner thread."""
+        link, device = self._device_rig.link, self._device_rig.device
+        state, offset = device.state, device.clock.offset
+        return bus.StatusReport(
+            seq=0,
+            t_ns=self.clock.now_ns(),
+            device_us=device.clock.now_us(),
+            name=self.name,
+            pid=os.getpid(),
+            state=self.rig.state,
+            fault=self.rig.fault or self._trouble,
+            clock=self._clock_kind,
+            port=link.url,
+            holder=self._lease.holder,
+            lease_left_s=self._lease.left(time.monotonic()),
+            commands=self._commands,
+            measurements=self._measurements,
+            clock_offset_us=offset.offset_us if offset else None,
+            round_trip_us=offset.round_trip_us if offset else None,
+            twin_residual=self._twin_residual,
+            counters=bus.Counters(
+                requests=link.counters.requests,
+                retransmits=link.counters.retransmits,
+                timeouts=link.counters.timeouts,
+                reconnects=link.counters.reconnects,
+                bad_frames_host=link.parser.counters.bad_frames,
+                bad_frames_device=state.bad_frames if state else 0,
+                unknown_host=link.parser.counters.unknown,
+                unknown_device=state.unknown if state else 0,
+                refused_device=state.refused if state else 0,
+                tokens_expired=state.expired if state else 0,
+                refused_mirror=self._refused,
+            ),
+            info=self._info,
+        )

@@ -1,0 +1,260 @@
+"""The far end of the plant bus: what the firmware's sensors and actuators are wired to.
+
+Run as a program it is the process behind a `HostBoard`: it starts the firmware, plays the
+plant, and ends both when its standard input closes, which the kernel does for it when the
+process that started it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import msgspec
+import numpy as np
+from cobs import cobs
+
+from hil.clock import ClockKind
+from hil.config import build
+from hil.errors import HilError, InputError
+from hil.messages.frame import HEADER, FrameParser
+from hil.messages.wire import CHANNELS, VALUES, PlantApplied, PlantSample, PlantSense, PlantWrite
+from hil.types import Array
+from sim.rigs.spring_network import PlantEvent, SpringNetworkPlant
+
+SENSE_HEAD = struct.Struct("<QHHHH")  # PlantSense up to its values
+APPLIED_HEAD = struct.Struct("<HHHH")  # PlantApplied up to its values
+FIRMWARE_ENDS_S = 2.0  # after the plant hung up
+
+
+class AbstractPlant(Protocol):
+    """What the bus needs of a plant: actuators, sensors, and whether it is safe."""
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether every output is safe."""
+        ...
+
+    def write(self, time_us: int, target: int, offset: int, values: Any) -> Array:
+        """Set actuators and return what they were set to."""
+        ...
+
+    def sample(self, time_us: int) -> Array:
+        """Return every sensor channel."""
+        ...
+
+
+class PlantBus:
+    """Answers the firmware's PlantWrite and PlantSample frames on a stream socket."""
+
+    def __init__(self, bus: socket.socket, plant: AbstractPlant) -> None:
+        self.parser = FrameParser()
+        self.unloaded = threading.Event()  # every output of the plant is safe
+        self.hung_up = False
+        self._bus = bus
+        self._plant = plant
+        self._sense = np.zeros(CHANNELS, dtype="<f4")
+        self._applied = np.zeros(VALUES, dtype="<f4")
+
+    def run(self) -> None:
+        """Answer until the firmware, or `hang_up`, closes the bus; raises FaultError."""
+        self._note_outputs()
+        receive, feed = self._bus.recv, self.parser.feed
+        with contextlib.suppress(ConnectionError):
+            while data := receive(65536):
+                for frame in feed(data):
+                    if answer := self._answer(frame.seq, frame.message):
+                        self._bus.sendall(answer)
+
+    def hang_up(self) -> None:
+        """Close the bus from any thread: the firmware ends, and so does `run`."""
+        self.hung_up = True
+        with contextlib.suppress(OSError):
+            self._bus.shutdown(socket.SHUT_RDWR)
+
+    def _note_outputs(self) -> None:
+        if self._plant.unloaded:
+            self.unloaded.set()
+        else:
+            self.unloaded.clear()
+
+    def _answer(self, seq: int, message: object) -> bytes:
+        if isinstance(message, PlantSample):
+            return self._sensed(seq, message.time_us)
+        if isinstance(message, PlantWrite):
+            count, offset = message.count, message.offset
+            values = np.array(message.values[:count])
+            applied = self._plant.write(message.time_us, message.target, offset, values)
+            self._note_outputs()
+            self._applied[:count] = applied
+            head = APPLIED_HEAD.pack(message.target, offset, count, 0)
+            return _frame(PlantApplied.TYPE, seq, head + self._applied.tobytes())
+        return b""
+
+    def _sensed(self, seq: int, time_us: int) -> bytes:
+        # Packed by hand: this is the answer the firmware waits for at every sample.
+        values = self._plant.sample(time_us)
+        total = len(values)
+        frames = []
+        for offset in range(0, total, CHANNELS):
+            piece = values[offset : offset + CHANNELS]
+            self._sense[: len(piece)] = piece
+            head = SENSE_HEAD.pack(time_us, offset, len(piece), total, 0)
+            frames.append(_frame(PlantSense.TYPE, seq, head + self._sense.tobytes()))
+        return b"".join(frames)
+
+
+def _frame(kind: int, seq: int, payload: bytes) -> bytes:
+    """Return what `hil.messages.frame.encode` makes of a payload that is packed already."""
+    body = HEADER.pack(kind, 0, seq) + payload
+    return bytes(cobs.encode(body + zlib.crc32(body).to_bytes(4, "little"))) + b"\0"
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What the board asks of its process, as one JSON line."""
+
+    program: str  # the compiled firmware
+    plant: dict[str, Any]
+    rig: dict[str, Any]
+    clock: ClockKind
+    seed: int
+    ideal: bool
+    start_us: int
+    record: str
+    link: str
+    grace: float  # s, longest wait for the outputs to become safe at the end
+
+
+def main() -> int:
+    """Play one board as the order on standard input says; return the exit status.
+
+    The first line of standard output is JSON: the port, or what went wrong.
+    """
+    # Ctrl-C reaches a whole process group; this end of the wire outlives the other.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (piece := os.read(0, 65536)):
+            return 1  # whoever wanted a board is gone already
+        line += piece
+    order = msgspec.json.decode(line, type=Order)
+    with contextlib.ExitStack() as stack:
+        try:
+            bus, firmware, port = _set_up(order, stack)
+        except HilError as error:
+            _say({"error": str(error), "input": isinstance(error, InputError)})
+            return error.exit_code
+        _say({"port": port})
+        threading.Thread(target=_lifeline, args=(bus, order.grace), daemon=True).start()
+        try:
+            bus.run()
+        except HilError as error:
+            print(f"simulated board: {error}", file=sys.stderr)
+            return error.exit_code
+        if not bus.hung_up:
+            print(f"simulated board: the firmware ended ({firmware.wait()})", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _say(words: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(words), flush=True)
+
+
+def _set_up(
+    order: Order, stack: contextlib.ExitStack
+) -> tuple[PlantBus, subprocess.Popen[str], str]:
+    """Make the plant, start the firmware, and return the bus between them and the port."""
+    watch = _recorder(stack.enter_context(_open_record(order.record)))
+    plant: SpringNetworkPlant = build(
+        order.plant, "board.plant", rig=order.rig, seed=order.seed, ideal=order.ideal, watch=watch
+    )
+    dof, bonds = plant.network.dof, plant.network.bond_count
+    ours, theirs = socket.socketpair()
+    stack.enter_context(ours)
+    command = [order.program, "--plant-fd", str(theirs.fileno()), "--dof", str(dof)]
+    command += ["--bonds", str(bonds), "--clock", order.clock, "--start-us", str(order.start_us)]
+    command += ["--link", order.link] if order.link else []
+    with theirs:
+        firmware = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            text=True,
+        )
+    stack.callback(_end, firmware)
+    bus = PlantBus(ours, plant)
+    stack.callback(bus.hang_up)
+    assert firmware.stdout is not None
+    port = firmware.stdout.readline().strip().removeprefix("port=")
+    if not port:
+        raise InputError(
+            f"simulated board: the firmware (exit status {firmware.wait()}) refused to start for "
+            f"{dof} degrees of freedom and {bonds} bonds; a smaller geometry may do"
+        )
+    return bus, firmware, port
+
+
+def _open_record(path: str) -> contextlib.AbstractContextManager[TextIO | None]:
+    if not path:
+        return contextlib.nullcontext()
+    try:
+        return Path(path).open("w", buffering=1)  # a line is in the file before the next event
+    except OSError as error:
+        raise InputError(f"board.record: {path} cannot be written: {error.strerror}") from None
+
+
+def _recorder(record: TextIO | None) -> Callable[[PlantEvent], None] | None:
+    if record is None:
+        return None
+
+    def note(event: PlantEvent) -> None:
+        line = {
+            "time_us": event.time_us,
+            "target": event.target.name.lower(),
+            "max": event.largest,
+            "offset": event.offset,
+            "values": event.values,
+        }
+        record.write(json.dumps(line) + "\n")
+
+    return note
+
+
+def _lifeline(bus: PlantBus, grace: float) -> None:
+    """End the board when standard input closes, but not before its outputs are safe.
+
+    Making them safe is the firmware's doing, as on a real device: its deadman runs on.
+    """
+    while os.read(0, 4096):
+        pass
+    bus.unloaded.wait(grace)
+    bus.hang_up()
+
+
+def _end(firmware: subprocess.Popen[str]) -> None:
+    try:
+        firmware.wait(FIRMWARE_ENDS_S)
+    except subprocess.TimeoutExpired:
+        firmware.kill()
+        firmware.wait()
+    if firmware.stdout is not None:
+        firmware.stdout.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
