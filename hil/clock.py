@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import Literal
 
-ClockKind = Literal["virtual", "wall"]
+from hil.types import ClockKind
 
 
 class AbstractClock(ABC):

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hil.clock import ClockKind
 from hil.errors import ConfigError
+from hil.types import ClockKind
 
 Table = dict[str, Any]
 S = TypeVar("S", bound=msgspec.Struct)
@@ -79,7 +79,7 @@ def load(
     merge(table, strong)
     if sim and table.get("board") is None:
         raise ConfigError(f"{path}: board: --sim needs a simulation overlay (x.sim.toml beside x)")
-    return check(table, Config, str(path))
+    return check(table, Config, "", file=f"{path}: ")
 
 
 def _read(path: Path, *, sim: bool) -> Table:
@@ -145,14 +145,14 @@ def _from_environ(environ: Mapping[str, str]) -> Table:
     return found
 
 
-def check(table: Mapping[str, Any], settings: type[S], where: str) -> S:
+def check(table: Mapping[str, Any], settings: type[S], where: str, file: str = "") -> S:
     """Return `table` as checked `settings`; raises ConfigError with the key's path."""
     try:
         return msgspec.convert(table, settings)
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `$")
-        inside = re.sub(r"^\.", "", at.removesuffix("`"))
-        raise ConfigError(f"{where}: {inside + ': ' if inside else ''}{text}") from None
+        path = (where + at.removesuffix("`")).lstrip(".")
+        raise ConfigError(f"{file}{path}{': ' if path else ''}{text}") from None
 
 
 def resolve(kind: str, where: str) -> type[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,3 +15,6 @@ IntArray = NDArray[np.int64]
 
 AnyArray = NDArray[Any]
 """An array of any numeric type, as it comes off a wire."""
+
+ClockKind = Literal["virtual", "wall"]
+"""Whose time a run keeps: the plant's own, or the wall's."""

@@ -22,7 +22,7 @@ Share = Annotated[float, Meta(ge=0, le=0.5, description="relative standard devia
 STREAM_MISMATCH, STREAM_GAIN, STREAM_DRIFT = 1, 2, 3
 
 
-class Imperfections(Settings):
+class Imperfections(Settings, frozen=True):
     """How far a simulated rig is from the ideal one; every default is ideal."""
 
     adc_bits: Bits = 0
@@ -87,15 +87,8 @@ class TimeNoise:
     def __init__(self, seed: int, channels: int) -> None:
         self._bits = np.random.Philox(key=seed)
         self._generator = np.random.Generator(self._bits)
-        self._counter = [0, 0, 0, 0]  # the lowest word counts draws, the next one is time
-        self._state = {
-            "bit_generator": "Philox",
-            "state": {"counter": self._counter, "key": self._bits.state["state"]["key"]},
-            "buffer": [0, 0, 0, 0],
-            "buffer_pos": 4,  # empty: the next draw starts at the counter
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+        self._state = self._bits.state  # fresh: nothing buffered, so a draw starts at the counter
+        self._counter = self._state["state"]["counter"]  # lowest word: draws; next one: time
         self._values = np.empty(channels)
 
     def at(self, time_us: int) -> Array:

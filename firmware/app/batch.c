@@ -89,7 +89,7 @@ static void load(network_t *network, uint64_t now) {
         return;
     }
     network->batch.extra_us = 0;
-    open_window(&network->batch, now + network->setup.settle_us);
+    open_window(&network->batch, core_now(network->core) + network->setup.settle_us);
 }
 
 /* Store the means of the window and return the largest difference between its halves. */

@@ -208,6 +208,7 @@ class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
     state: str
     fault: str
     clock: Literal["virtual", "wall"]
+    simulated: bool  # the far end of the wire is a board that plays a plant
     port: str
     holder: str  # who holds the lease, "" when nobody
     lease_left_s: float

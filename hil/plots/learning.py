@@ -57,7 +57,9 @@ def draw_learning(
         upper.set_ylabel("loss")
         lower.set_ylabel("accuracy")
         lower.set_xlabel("epoch")
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if len(epochs) == 1:
+            lower.set_xlim(first_epoch - 1, first_epoch + 1)
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         lower.set_ylim(0.0, 1.03)
         lower.legend(
@@ -88,7 +90,7 @@ def draw_confusion(
     share = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
     with style():
         side = 1.35 * len(names)
-        figure = new_figure(side + 2.2, side + 1.5)
+        figure = new_figure(side + 1.4, side + 1.6)
         axes = figure.subplots()
         axes.imshow(share, cmap=confusion_map(), vmin=0.0, vmax=1.0)
         for (row, column), count in np.ndenumerate(counts):
@@ -115,7 +117,8 @@ def draw_confusion(
                 )
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
-        axes.set(xlabel="predicted", ylabel="true")
+        axes.set_xlabel("predicted class", labelpad=9, weight="bold")
+        axes.set_ylabel("true class", labelpad=9, weight="bold")
         # White lines between the cells instead of a frame.
         edges = np.arange(len(names) + 1) - 0.5
         axes.set_xticks(edges, minor=True)
@@ -125,9 +128,12 @@ def draw_confusion(
         axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
         right, total = int(np.trace(counts)), int(counts.sum())
-        head(figure, title or "Confusion")
-        axes.set_title(
-            f"{right} of {total} right, {right / max(total, 1):.1%}", weight="normal", fontsize=11
+        axes.set_title(title, pad=30)
+        axes.text(
+            0.0,
+            1.03,
+            f"{right} of {total} right, {right / max(total, 1):.1%}",
+            transform=axes.transAxes,
         )
         return save(figure, path)
 
@@ -146,6 +152,9 @@ def draw_gradient(
     gap = 1.0 - float(x @ y) / lengths if lengths else np.nan
     error = float(np.linalg.norm(y - x) / np.linalg.norm(x)) if x.any() else np.nan
     reach = 1.08 * float(max(np.abs(x).max(), np.abs(y).max())) or 1.0
+    power = 3 * int(np.floor(np.log10(reach) / 3.0))
+    unit = unit if power == 0 else rf"$10^{{{power}}}$ {unit}"
+    x, y, reach = x / 10.0**power, y / 10.0**power, reach / 10.0**power
     with style():
         figure = new_figure(6.2, 6.4)
         axes = figure.subplots()
@@ -158,8 +167,8 @@ def draw_gradient(
             ylabel=f"measured ∂L/∂k ({unit})",
         )
         axes.set_aspect("equal")
-        axes.ticklabel_format(style="sci", scilimits=(-2, 3), useMathText=True)
-        axes.locator_params(nbins=5)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         axes.legend(loc="upper left", handletextpad=0.5)
         axes.text(
             0.97,
@@ -168,6 +177,7 @@ def draw_gradient(
             transform=axes.transAxes,
             ha="right",
             linespacing=1.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )
         axes.set_title(title)
         return save(figure, path)
@@ -191,36 +201,31 @@ def draw_residual(
     label: str = "relative twin residual",
     title: str = "",
 ) -> Figure:
-    """Draw the twin residual over measurements on a logarithmic axis; save as PNG.
+    """Draw the twin residual over measurements, with its running median; save as PNG.
 
-    residual: (measurements,), what `label` says with its unit. limit: where an alarm
-    would be raised. Values that are not positive are left out. Raises RunError when the
-    file cannot be written.
+    residual: (measurements,), 0 or more, what `label` says with its unit. limit: where
+    an alarm would be raised. The axis is logarithmic when the values span more than a
+    factor of 30. Raises RunError when the file cannot be written.
     """
-    step = np.arange(len(residual))
-    shown = np.where(residual > 0.0, residual, np.nan)
     with style():
-        figure = new_figure(7.6, 3.8)
+        figure = new_figure(7.6, 4.0)
         axes = figure.subplots()
-        axes.plot(step, shown, ".", color=BLUE, markersize=4, alpha=0.35, mew=0, gid="residual")
+        axes.plot(residual, ".", color=BLUE, markersize=5, alpha=0.35, mew=0, label="measured")
         window = max(len(residual) // 50, 1)
-        blocks = len(residual) // window
-        if blocks >= 2:
-            parts = residual[: blocks * window].reshape(blocks, window)
-            axes.plot(
-                (np.arange(blocks) + 0.5) * window,
-                np.median(parts, axis=1),
-                color=BLUE,
-                label=f"median of {window}",
-            )
+        blocks = residual[: len(residual) // window * window].reshape(-1, window)
+        if window > 1:
+            middle = (np.arange(len(blocks)) + 0.5) * window
+            axes.plot(middle, np.median(blocks, axis=1), color=BLUE, label=f"median of {window}")
         if limit is not None:
             axes.axhline(limit, color=VERMILION, linewidth=1.4, linestyle="--", label="limit")
-        if np.any(residual > 0.0):
+        positive = residual[residual > 0.0]
+        if positive.size and positive.max() > 30.0 * positive.min():
             axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0.0)
         axes.set(xlabel="measurement", ylabel=label)
         axes.margins(x=0.01)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right", ncols=2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
         axes.set_title(title)
         return save(figure, path)
 
@@ -255,6 +260,15 @@ def draw_stiffness(
             lines.set_clim(*limits)
             for bound in limits:
                 axes.axhline(bound, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+            axes.annotate(
+                "limits",
+                (0.99, max(limits)),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="right",
+                color=GREY,
+            )
         axes.add_collection(lines)
         axes.autoscale_view()
         axes.margins(x=0.01)

@@ -79,6 +79,7 @@ class Recorder:
         """
         if self._closed or self._writer is not None:
             raise StateError(f"{self.path}: this recorder was opened before; make a new one")
+        schemas = {topic: json_schema(kind) for topic, kind in self._kinds.items()}
         try:
             self._file = self.path.open("xb")
         except FileExistsError:
@@ -88,16 +89,20 @@ class Recorder:
         except OSError as error:
             raise InputError(f"{self.path}: cannot be made: {error.strerror}") from None
         # The checksum over the data section lets a reader find damage outside chunks.
-        self._writer = Writer(self._file, compression=CompressionType.ZSTD, enable_data_crcs=True)
-        self._writer.start(profile="", library=LIBRARY)
-        for name, texts in self._metadata.items():
-            self._writer.add_metadata(name, texts)
-        for topic, kind in self._kinds.items():
-            schema = self._writer.register_schema(
-                kind.__name__, SchemaEncoding.JSONSchema, json_schema(kind)
-            )
-            self._ids[topic] = self._writer.register_channel(topic, MessageEncoding.JSON, schema)
-        self._to_disk(self._writer)
+        writer = Writer(self._file, compression=CompressionType.ZSTD, enable_data_crcs=True)
+        self._writer = writer
+        try:
+            writer.start(profile="", library=LIBRARY)
+            for name, texts in self._metadata.items():
+                writer.add_metadata(name, texts)
+            for topic, schema in schemas.items():
+                number = writer.register_schema(
+                    self._kinds[topic].__name__, SchemaEncoding.JSONSchema, schema
+                )
+                self._ids[topic] = writer.register_channel(topic, MessageEncoding.JSON, number)
+            writer.flush()  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise self._abandon(error) from None
         return self
 
     def write(self, topic: str, message: msgspec.Struct, t_ns: int) -> None:
@@ -144,7 +149,11 @@ class Recorder:
 
     def flush(self) -> None:
         """Close the chunk and hand everything to the operating system (no fsync)."""
-        self._to_disk(self._opened("flush"))
+        writer = self._opened("flush")
+        try:
+            writer.flush()  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise self._abandon(error) from None
 
     def close(self) -> None:
         """Write the index and close the file; may be called twice.
@@ -173,12 +182,6 @@ class Recorder:
             state = "closed" if self._closed else "not open yet; call open() first"
             raise StateError(f"{self.path}: {call}() refused, the recording is {state}")
         return self._writer
-
-    def _to_disk(self, writer: Writer) -> None:
-        try:
-            writer.flush()  # type: ignore[no-untyped-call]
-        except OSError as error:
-            raise self._abandon(error) from None
 
     def _abandon(self, error: OSError) -> RunError:
         # Half a chunk may be on disk, and whatever followed it could not be read.

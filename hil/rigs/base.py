@@ -59,6 +59,7 @@ class MeasuredEquilibrium:
     elongation: Array  # (batch, bonds), m
     device_us: int  # device time of the last sample, us
     settled: bool  # every case came to rest inside the time granted
+    twin_residual: float | None = None  # measured − predicted elongation, relative rms
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,7 @@ def join(parts: list[MeasuredEquilibrium]) -> MeasuredEquilibrium:
         elongation=np.concatenate([p.elongation for p in parts]),
         device_us=parts[-1].device_us,
         settled=all(p.settled for p in parts),
+        twin_residual=parts[-1].twin_residual,
     )
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
-from hil.clock import ClockKind
 from hil.errors import (
     ConfigError,
     DeadmanError,
@@ -24,6 +23,7 @@ from hil.messages import wire
 from hil.messages.layout import Message
 from hil.rigs.base import Lifecycle
 from hil.rigs.device_clock import DeviceClock
+from hil.types import ClockKind
 
 M = TypeVar("M", bound=Message)
 

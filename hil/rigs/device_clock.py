@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from hil.clock import ClockKind
 from hil.links.serial import SerialLink
 from hil.messages import wire
+from hil.types import ClockKind
 
 PROBES = 8
 

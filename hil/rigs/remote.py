@@ -54,7 +54,6 @@ class RemoteRig(AbstractStaticRig):
         self._clock = DeviceClock("wall")
         self._lease = ""
         self._info: RigInfo | None = None
-        self.twin_residual: float | None = None
 
     @property
     def state(self) -> RigState:
@@ -157,8 +156,13 @@ class RemoteRig(AbstractStaticRig):
             valid_until_us=token.valid_until_us,
             loads=bus.ArrayRef.of(loads),
         )
-        self.twin_residual = measured.twin_residual
-        return MeasuredEquilibrium(displacement, elongation, measured.sampled_us, measured.settled)
+        return MeasuredEquilibrium(
+            displacement=displacement,
+            elongation=elongation,
+            device_us=measured.sampled_us,
+            settled=measured.settled,
+            twin_residual=measured.twin_residual,
+        )
 
     def _state(self, reply: bus.Done) -> None:
         self._life.state, self._life.fault = RigState(reply.state), reply.fault

@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from hil.clock import ClockKind
 from hil.config import Settings
 from hil.errors import ConfigError, DeadmanError, LinkError, PortError, RunError
 from hil.links.serial import SerialLink
@@ -30,7 +29,7 @@ from hil.rigs.base import (
     join,
 )
 from hil.rigs.device import Device, Patience, board_name
-from hil.types import Array
+from hil.types import Array, ClockKind
 
 Positive = Annotated[float, Meta(gt=0)]
 TOKEN_SHARE = 0.8  # of a token's life that a batch may need; the rest is for the way there

@@ -75,6 +75,7 @@ class Mirror:
         self.name = address.name
         self.clock = make_clock(config.clock)
         self._clock_kind = config.clock
+        self._simulated = config.board is not None
         self._tokens = Forwarded()
         _, rig_settings = settings_of(config.rig, "rig")
         self._device_rig = SpringNetworkRig(
@@ -311,6 +312,7 @@ class Mirror:
             state=self.rig.state,
             fault=self.rig.fault or self._trouble,
             clock=self._clock_kind,
+            simulated=self._simulated,
             port=link.url,
             holder=self._lease.holder,
             lease_left_s=self._lease.left(time.monotonic()),

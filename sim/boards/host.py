@@ -25,10 +25,10 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from hil.clock import ClockKind
 from hil.config import Settings, build, environment, load, parse_overrides, settings_of
-from hil.errors import ConfigError, HilError, InputError, LinkError
+from hil.errors import ConfigError, HilError, InputError, LinkError, StateError
 from hil.rigs.base import AbstractBoard
+from hil.types import ClockKind
 from sim.boards.build import build_firmware
 
 START_S = 60.0  # longest wait for the port: a cold Python imports SciPy on a busy machine
@@ -36,7 +36,7 @@ GRACE_S = 2.0  # beyond the longest life of a token
 END_S = 5.0  # beyond the grace, before the process is killed
 
 
-class HostBoardSettings(Settings):
+class HostBoardSettings(Settings, frozen=True):
     """The board table of a rig that is played on this machine."""
 
     plant: Annotated[dict[str, Any], Meta(description="table of the plant, a part of its own")]
@@ -111,12 +111,22 @@ class HostBoard(AbstractBoard):
             raise
         return self.port
 
+    def wait(self) -> int:
+        """Wait until the board ends by itself; return its exit status.
+
+        Raises StateError when it is not open.
+        """
+        if self._process is None:
+            raise StateError("simulated board: wait() needs it open; call open() first")
+        return self._process.wait()
+
     def close(self) -> None:
         """Let the forces become zero, at most a token's life later, then end the board."""
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         try:
@@ -127,7 +137,8 @@ class HostBoard(AbstractBoard):
         process.stdout.close()
 
     def _started(self, process: subprocess.Popen[bytes], order: dict[str, Any]) -> str:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(msgspec.json.encode(order) + b"\n")
             process.stdin.flush()
@@ -176,11 +187,10 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         if not isinstance(board, HostBoard):
             raise ConfigError(f"board.kind: {config.board['kind']!r} is not this board")
-        ending = signal.SIGINT, signal.SIGTERM
-        signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-        with board as port:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt), board as port:
             print(json.dumps({"port": port, "link": asked.link}), flush=True)
-            signal.sigwait(ending)
+            return board.wait() or 1  # it was not asked to end
     except HilError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -25,13 +25,12 @@ import msgspec
 import numpy as np
 from cobs import cobs
 
-from hil.clock import ClockKind
 from hil.config import build
 from hil.errors import HilError, InputError
 from hil.messages.frame import HEADER, FrameParser
 from hil.messages.wire import CHANNELS, VALUES, PlantApplied, PlantSample, PlantSense, PlantWrite
-from hil.types import Array
-from sim.rigs.spring_network import PlantEvent, SpringNetworkPlant
+from hil.types import Array, ClockKind
+from sim.rigs.spring_network_plant import PlantEvent, SpringNetworkPlant
 
 SENSE_HEAD = struct.Struct("<QHHHH")  # PlantSense up to its values
 APPLIED_HEAD = struct.Struct("<HHHH")  # PlantApplied up to its values

@@ -1,0 +1,1 @@
+"""Plants, and rigs in process."""

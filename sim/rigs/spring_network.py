@@ -1,212 +1,303 @@
-"""A spring network that is computed: the plant behind a board, and the rig in process."""
+"""A spring network in process: the rig's contract on the plant's equations."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import threading
 from typing import Annotated, Any, ClassVar
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
-from hil.config import Settings, check
-from hil.errors import FaultError
-from hil.mechanics.geometry import GeometrySettings, make_geometry
-from hil.mechanics.spring_network import SpringNetwork
+from hil.config import Settings, build
+from hil.errors import ConfigError, DeadmanError, InputError, LimitError
+from hil.mechanics.geometry import GeometrySettings
 from hil.messages.wire import Target
-from hil.types import Array
-from sim.imperfections import (
-    STREAM_GAIN,
-    STREAM_MISMATCH,
-    Imperfections,
-    TimeNoise,
-    drift_rates,
-    quantise,
-    spread,
+from hil.rigs.base import (
+    AbstractStaticRig,
+    AbstractTokens,
+    Lifecycle,
+    MeasuredEquilibrium,
+    RigInfo,
+    RigState,
+    in_parts,
+    join,
 )
+from hil.types import Array, ClockKind
+from sim.rigs.spring_network_plant import SpringNetworkPlant
 
-Range = Annotated[float, Meta(gt=0, description="sensor full scale is plus and minus this, m")]
+__all__ = ["SimSpringNetwork", "SpringNetworkPlant"]  # both are named in configurations
+
 Positive = Annotated[float, Meta(gt=0)]
-REST = 1e-6  # of full scale: a residual below this is taken for none
-EVENTS_KEPT = 65536
+CASES = 32  # load cases in one batch, as on the device
+TOKEN_SHARE = 0.8  # of a token's life that a batch may need, as on the hardware's host
 
 
-@dataclass(frozen=True)
-class PlantEvent:
-    """One change of an actuator, as the plant itself saw it."""
-
-    time_us: int
-    target: Target
-    offset: int
-    values: tuple[float, ...]  # what was applied from `offset` on, N/m or N
-    largest: float  # magnitude over the whole array after the change, N/m or N
-
-
-class PlantRig(Settings):
-    """What a plant needs to know of the rig it plays."""
+class SimSpringNetworkSettings(Settings, frozen=True):
+    """The rig table of a spring network in process: the hardware's keys, and a plant."""
 
     geometry: GeometrySettings
-    stiffness: Annotated[tuple[Positive, Positive], Meta(description="[lowest, highest], N/m")]
     force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
+    stiffness: Annotated[
+        tuple[Positive, Positive], Meta(description="[lowest, highest] of a bond, N/m")
+    ]
+    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")]
+    settle: Annotated[float, Meta(gt=0, le=60, description="wait before the first sample, s")]
+    sample_period: Annotated[float, Meta(gt=0, le=1, description="between samples, s")]
+    samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
+    plant: Annotated[dict[str, Any], Meta(description="table of the plant, a part of its own")]
+    settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
+    drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
+    port: Annotated[str, Meta(description="not used: there is no link")] = ""
+    baud: Annotated[int, Meta(gt=0, description="not used")] = 921600
+    serial_number: Annotated[str, Meta(description="not used")] = ""
 
 
-class SpringNetworkPlantSettings(Settings):
-    """The plant table of a simulated spring network."""
+class SimSpringNetwork(AbstractStaticRig):
+    """A spring network in this process: no link, the plant's equations and its time.
 
-    settling_time: Annotated[float, Meta(ge=0, le=60, description="of the relaxation, s")]
-    displacement_range: Range
-    elongation_range: Range
-    imperfections: Imperfections = Imperfections()
-
-
-class SpringNetworkPlant:
-    """Springs, force and stiffness actuators, displacement and elongation sensors.
-
-    rig: table with `geometry`, `stiffness` and `force_max`; other keys are not looked at.
-    ideal: no imperfection and sensors without an end; the relaxation stays.
-    watch: called with every event, as it happens.
-
-    After a change the displacement relaxes exponentially towards the new equilibrium, all
-    of it with one time constant: an overdamped network that is only ever read at rest.
-    Once the residual is below 1e-6 of full scale the network *is* at its equilibrium, bit
-    for bit. So after an unload and a wait it carries no trace of earlier cases, and a run
-    that is taken up again measures what the run that was never interrupted measured.
+    It takes the steps the firmware takes (load, settle, sample and average, next; unload
+    and settle after the last), at the same plant times, in float64 instead of float32.
+    tokens: where each batch takes its token from; None: no deadman. clock and port are
+    accepted because the hardware rig takes them; time here is the plant's.
     """
 
-    Settings: ClassVar[type[SpringNetworkPlantSettings]] = SpringNetworkPlantSettings
+    Settings: ClassVar[type[SimSpringNetworkSettings]] = SimSpringNetworkSettings
 
     def __init__(
         self,
-        settings: SpringNetworkPlantSettings,
+        settings: SimSpringNetworkSettings,
         *,
-        rig: Mapping[str, Any],
+        tokens: AbstractTokens | None = None,
+        clock: ClockKind = "virtual",
+        port: str = "",
+        name: str = "spring-network",
         seed: int = 0,
         ideal: bool = False,
-        watch: Callable[[PlantEvent], None] | None = None,
+        start_us: int = 0,
     ) -> None:
-        known = {key: rig[key] for key in PlantRig.__struct_fields__ if key in rig}
-        limits = check(known, PlantRig, "rig")
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(limits.geometry, Path.cwd()))
-        self.events: deque[PlantEvent] = deque(maxlen=EVENTS_KEPT)
-        self._watch = watch
-        self._flaws = Imperfections() if ideal else settings.imperfections
-        dof, bonds = self.network.dof, self.network.bond_count
-        self.channels = dof + bonds
-
-        low, high = limits.stiffness
-        self._ranges = {
-            Target.STIFFNESS: (low, high),
-            Target.FORCE: (-limits.force_max, limits.force_max),
-        }
-        self._applied = {
-            Target.STIFFNESS: np.full(bonds, (low + high) / 2),
-            Target.FORCE: np.zeros(dof),
-        }
-        flaws = self._flaws
-        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
-        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
-        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
-        self._noise = TimeNoise(seed, self.channels)
-        self._saturates = not ideal
-        self._full_scale = np.repeat(  # (channels,), m
-            [settings.displacement_range, settings.elongation_range], [dof, bonds]
+        self.plant: SpringNetworkPlant | None = None
+        self._tokens = tokens
+        self._seed, self._ideal = seed, ideal
+        self._life = Lifecycle(name)
+        self._lock = threading.RLock()  # held by whoever moves the plant
+        self._stop = threading.Event()
+        self._stop_reason = ""
+        self._now_us = start_us
+        self._until_us: int | None = None  # when the token of the running batch runs out
+        self._token = 0
+        self._settle_us, self._timeout_us, self._period_us, self._watchdog_us = (
+            round(seconds * 1e6)
+            for seconds in (
+                settings.settle,
+                settings.settle_timeout,
+                settings.sample_period,
+                settings.watchdog,
+            )
         )
-        # From here on readings are in units of full scale.
-        self._compliance: Array | None = None  # (channels, dof), 1/N; None: to be solved
-        self._rest: Array | None = np.zeros(self.channels)  # equilibrium; None: to be found
-        self._residual = np.zeros(self.channels)  # distance from it when it last changed
-        self._peak = 0.0  # largest magnitude of the residual
-        self._changed_us = 0
-        self._tau_us = settings.settling_time * 1e6
+        self._case_us = self._settle_us + self._timeout_us
+        self._case_us += (settings.samples - 1) * self._period_us
+        budget = self._watchdog_us * TOKEN_SHARE - self._settle_us
+        self._max_cases = min(CASES, int(budget // self._case_us))
+        if self._max_cases < 1:
+            raise ConfigError(
+                f"rig.watchdog: {settings.watchdog} s is too short, one load case takes up to "
+                f"{self._case_us / 1e6} s and {settings.settle} s to unload"
+            )
 
     @property
-    def unloaded(self) -> bool:
-        """Whether every force is zero."""
-        return not self._applied[Target.FORCE].any()
+    def state(self) -> RigState:
+        """Where the rig is in its life."""
+        return self._life.state
 
-    def applied(self, target: Target) -> Array:
-        """Return what the actuators are set to: (bonds,), N/m or (dof,), N."""
-        return self._applied[target].copy()
+    @property
+    def fault(self) -> str:
+        """Why the rig is in fault, "" when it is not."""
+        return self._life.fault
 
-    def write(
-        self, time_us: int, target: int, offset: int, values: Sequence[float] | Array
-    ) -> Array:
-        """Set actuators from `offset` on; return what they were set to, N/m or N.
+    def configure(self) -> RigInfo:
+        """Make the plant; raises ConfigError, MechanicsError."""
+        with self._lock:
+            self._life.require("configure", RigState.UNCONFIGURED, RigState.INACTIVE)
+            settings = self.settings
+            if self.plant is None:
+                rig = msgspec.to_builtins(settings)
+                self.plant = build(
+                    settings.plant, "rig.plant", rig=rig, seed=self._seed, ideal=self._ideal
+                )
+            self._stop.clear()
+            self._life.cleared()
+            return RigInfo(
+                name=self._life.name,
+                device_id=f"sim-{self._seed}",
+                dof=self.plant.network.dof,
+                bonds=self.plant.network.bond_count,
+                max_cases=self._max_cases,
+                case_us=self._case_us,
+                watchdog_us=self._watchdog_us,
+                stiffness_limits=settings.stiffness,
+                force_limit=settings.force_max,
+                details={"board": "none, in process"},
+            )
 
-        Raises FaultError for an actuator that is not there or a value that is no number.
+    def activate(self) -> None:
+        """Let the outputs be powered."""
+        with self._lock:
+            self._life.require("activate", RigState.INACTIVE)
+            self._token = 0
+            self._life.state = RigState.ACTIVE
+
+    def deactivate(self) -> None:
+        """Make the forces zero."""
+        with self._lock:
+            self._life.require("deactivate", RigState.ACTIVE, RigState.INACTIVE)
+            self._release()
+            self._life.state = RigState.INACTIVE
+
+    def stop(self, reason: str = "stopped by hand") -> None:
+        """Make the forces zero and latch a fault; a batch in progress sees it at once."""
+        self._stop_reason = reason
+        self._stop.set()
+        with self._lock:
+            if self.state in (RigState.INACTIVE, RigState.ACTIVE):
+                self._end_batch(reason)
+
+    def clear(self) -> None:
+        """Leave fault for inactive."""
+        with self._lock:
+            self._life.require("clear", RigState.FAULT, RigState.INACTIVE)
+            self._release()
+            self._stop.clear()
+            self._life.cleared()
+
+    def close(self) -> None:
+        """Make the forces zero; the plant keeps its stiffness, as a device would."""
+        with self._lock:
+            self._release()
+            self._life.state = RigState.UNCONFIGURED
+
+    def settle(self, loads: Array) -> MeasuredEquilibrium:
+        """Run load cases, in as many batches as fit under one token each."""
+        with self._lock:
+            self._life.require("settle", RigState.ACTIVE)
+            loads = np.asarray(loads, dtype=np.float64)
+            self._check_loads(loads)
+            return join([self._batch(part) for part in in_parts(loads, self._max_cases)])
+
+    def set_stiffness(self, stiffness: Array) -> Array:
+        """Set every bond, clipped to the limits; return what was applied: (bonds,), N/m.
+
+        Raises LimitError for a value that is no number, InputError for a wrong shape.
         """
-        wanted = np.asarray(values, dtype=np.float64)
-        if target not in self._applied:
-            raise FaultError(f"plant: no actuators of target {target}; known: stiffness, force")
-        target = Target(target)
-        array = self._applied[target]
-        if offset < 0 or offset + len(wanted) > len(array):
-            raise FaultError(
-                f"plant: {target.name} {offset} to {offset + len(wanted) - 1} written, "
-                f"it has 0 to {len(array) - 1}"
+        with self._lock:
+            self._life.require("set_stiffness", RigState.ACTIVE)
+            plant = self._plant()
+            wanted = np.asarray(stiffness, dtype=np.float64)
+            if wanted.shape != (plant.network.bond_count,):
+                raise InputError(
+                    f"rig {self._life.name}: set_stiffness() needs {plant.network.bond_count} "
+                    f"values, one per bond; found shape {wanted.shape}"
+                )
+            for bond in np.flatnonzero(~np.isfinite(wanted)):
+                raise LimitError(
+                    f"rig {self._life.name}: stiffness of bond {bond} is {wanted[bond]}; "
+                    "a finite number of N/m is needed"
+                )
+            plant.write(self._now_us, Target.STIFFNESS, 0, wanted)
+            return plant.applied(Target.STIFFNESS)
+
+    def read_stiffness(self) -> Array:
+        """Read back what the actuators are set to: (bonds,), N/m."""
+        with self._lock:
+            self._life.require("read_stiffness", RigState.INACTIVE, RigState.ACTIVE)
+            return self._plant().applied(Target.STIFFNESS)
+
+    def _plant(self) -> SpringNetworkPlant:
+        assert self.plant is not None  # made by configure(), which every state needs
+        return self.plant
+
+    def _check_loads(self, loads: Array) -> None:
+        dof, limit = self._plant().network.dof, self.settings.force_max
+        if loads.ndim != 2 or loads.shape[1] != dof or len(loads) == 0:
+            raise InputError(
+                f"rig {self._life.name}: settle() needs loads of shape (cases, {dof}), at least "
+                f"one case; found {loads.shape}"
             )
-        if not np.isfinite(wanted).all():
-            raise FaultError(f"plant: {target.name} from {offset} on: not a finite number")
-        if self._rest is not None or time_us != self._changed_us:
-            self._residual = self._reading(time_us)
-        applied = quantise(wanted, *self._ranges[target], self._flaws.dac_bits)
-        array[offset : offset + len(wanted)] = applied
-        if target is Target.STIFFNESS:
-            self._compliance = None
-        # Where the new equilibrium lies is found when somebody looks: a write in several
-        # pieces at one time costs one solution. Until then the residual is the position.
-        self._rest, self._changed_us = None, time_us
-        largest = float(np.abs(array).max())
-        event = PlantEvent(time_us, target, offset, tuple(applied.tolist()), largest)
-        self.events.append(event)
-        if self._watch is not None:
-            self._watch(event)
-        return applied
-
-    def sample(self, time_us: int) -> Array:
-        """Return what the sensors say: displacements, then elongations, (channels,), m."""
-        flaws = self._flaws
-        reading = self._reading(time_us)
-        if flaws.sensor_gain:
-            reading *= self._gain
-        if flaws.drift:
-            reading += self._drift * time_us
-        if flaws.sensor_noise:
-            noise = self._noise.at(time_us)
-            noise *= flaws.sensor_noise
-            reading += noise
-        if self._saturates:
-            reading = quantise(reading, -1.0, 1.0, flaws.adc_bits)
-        reading *= self._full_scale
-        return reading
-
-    def _reading(self, time_us: int) -> Array:
-        """Return where the network is, without any sensor: (channels,), of full scale."""
-        elapsed = time_us - self._changed_us
-        if elapsed < 0:
-            raise FaultError(
-                f"plant: time runs backwards, from {self._changed_us} us to {time_us} us"
+        for case, at in np.argwhere(~(np.abs(loads) <= limit)):  # also what is no number
+            raise LimitError(
+                f"rig {self._life.name}: load case {case}, degree of freedom {at}: "
+                f"{loads[case, at]} N is outside ±{limit} N; nothing was applied"
             )
-        if self._rest is None:
-            self._find_rest()
-        assert self._rest is not None
-        decay = math.exp(-elapsed / self._tau_us) if self._tau_us else 0.0
-        if self._peak * decay < REST:
-            return self._rest.copy()
-        return self._residual * decay + self._rest
 
-    def _find_rest(self) -> None:
-        """Solve the statics: one factorisation per stiffness, one product per force."""
-        if self._compliance is None:
-            stiffness = self._applied[Target.STIFFNESS] * self._mismatch
-            unit = self.network.settle(stiffness, np.eye(self.network.dof))
-            answers = np.concatenate([unit.displacement, unit.elongation], axis=1)
-            self._compliance = np.ascontiguousarray((answers / self._full_scale).T)
-        rest = self._compliance @ self._applied[Target.FORCE]
-        self._rest = rest + 0.0  # turns −0 into 0: the same rest has the same bits
-        self._residual = self._residual - rest
-        self._peak = float(np.abs(self._residual).max())
+    def _batch(self, loads: Array) -> MeasuredEquilibrium:
+        """Do what the firmware does with one Run."""
+        plant = self._plant()
+        self._take_token()
+        means, settled = [], True
+        for load in loads:
+            self._pass(self._now_us)
+            plant.write(self._now_us, Target.FORCE, 0, load)
+            mean, at_rest = self._measure()
+            means.append(mean)
+            settled = settled and at_rest
+        last_us = self._now_us
+        self._release()
+        self._pass(self._now_us + self._settle_us)  # every batch starts from rest
+        measured, dof = np.array(means), plant.network.dof
+        return MeasuredEquilibrium(measured[:, :dof], measured[:, dof:], last_us, settled)
+
+    def _measure(self) -> tuple[Array, bool]:
+        """Return the mean of the first window that drifts little enough, and whether one did."""
+        settings, plant = self.settings, self._plant()
+        half, granted_us = settings.samples // 2, self._timeout_us
+        wait_us = self._settle_us
+        while True:
+            window = []
+            for _ in range(settings.samples):
+                self._pass(self._now_us + wait_us)
+                window.append(plant.sample(self._now_us))
+                wait_us = self._period_us
+            first, second = np.mean(window[:half], axis=0), np.mean(window[half:], axis=0)
+            drift = np.abs(second - first).max()
+            settled = not 0 < settings.drift_max < drift
+            granted_us -= settings.samples * self._period_us
+            if settled or granted_us < 0:
+                return np.mean(window, axis=0), settled
+
+    def _take_token(self) -> None:
+        if self._tokens is None:
+            return
+        token = self._tokens.take(self._now_us)
+        refused = f"rig {self._life.name}: token {token.sequence} refused: "
+        if token.sequence <= self._token:
+            raise DeadmanError(refused + f"token {self._token} has been used, it must grow")
+        if token.valid_until_us <= self._now_us:
+            raise DeadmanError(
+                refused + f"it ran out at {token.valid_until_us} us, it is {self._now_us} us"
+            )
+        self._token = token.sequence
+        self._until_us = min(token.valid_until_us, self._now_us + self._watchdog_us)
+
+    def _pass(self, due_us: int) -> None:
+        """Let plant time pass; a stop, or a token that runs out on the way, ends the batch."""
+        if self._stop.is_set():
+            self._end_batch(self._stop_reason)
+            self._life.require("settle", RigState.ACTIVE)
+        if self._until_us is not None and due_us >= self._until_us:
+            self._now_us = max(self._now_us, self._until_us)
+            self._end_batch("deadman: the token expired during a batch")
+            raise DeadmanError(
+                f"rig {self._life.name}: token {self._token} expired at device time "
+                f"{self._now_us} us before the batch ended; the forces are zero; send fewer "
+                "cases per token or let it live longer, then clear()"
+            )
+        self._now_us = due_us
+
+    def _end_batch(self, why: str) -> None:
+        self._release()
+        self._life.latch(why)
+
+    def _release(self) -> None:
+        if self.plant is not None:
+            self.plant.write(self._now_us, Target.FORCE, 0, np.zeros(self.plant.network.dof))

@@ -16,7 +16,7 @@ from mcap.reader import make_reader
 from mcap.records import Chunk
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from hil.errors import InputError, RunError, StateError
+from hil.errors import InputError, StateError
 from hil.recording.reader import Record, read, read_as, read_metadata
 from hil.recording.writer import CHUNK_NS, Recorder, json_schema, versions
 
@@ -38,6 +38,7 @@ class Event(msgspec.Struct, frozen=True):
 
 CHANNELS: dict[str, type[msgspec.Struct]] = {"step": Step, "event": Event}
 METADATA = {"config": {"json": '{"name": "iris"}'}, "schema": {"crc": "0x1234"}}
+CHILD_ENV = {"PYTHONPATH": ":".join(sys.path)}
 Item = tuple[str, msgspec.Struct, int]
 
 
@@ -128,8 +129,7 @@ def test_same_messages_same_bytes_in_another_process(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
-            env={"PYTHONPATH": f"{Path(__file__).parent}:{':'.join(sys.path)}"}
-            | {"PYTHONHASHSEED": seed},
+            env=CHILD_ENV | {"PYTHONHASHSEED": seed},
             check=True,
         )
         assert (tmp_path / "b.mcap").read_bytes() == path.read_bytes()
@@ -204,19 +204,42 @@ def test_calls_out_of_order_and_wrong_messages_are_refused(tmp_path: Path) -> No
         Recorder(tmp_path / "no" / "a.mcap", CHANNELS, {}).open()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_one_clear_error_and_ends_the_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = Path("/dev/full").open("wb")  # noqa: SIM115
-    monkeypatch.setattr(Path, "open", lambda *_: full)
-    recorder = Recorder(tmp_path / "a.mcap", CHANNELS, METADATA)
-    with pytest.raises(RunError, match=r"a\.mcap: the recording cannot be written: No space"):
-        recorder.open()
-    with pytest.raises(StateError, match="closed"):
-        recorder.write("event", Event("x"), 0)
-    recorder.close()
-    assert full.closed
+FULL_DISK = """
+import resource, sys
+from hil.errors import RunError
+import {module} as t
+recorder = t.Recorder(t.Path(sys.argv[1]), t.CHANNELS, t.METADATA).open()
+resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+try:
+    for topic, message, t_ns in t.messages(400):
+        recorder.write(topic, message, t_ns)
+except RunError as error:
+    print(error)
+try:
+    recorder.write(topic, message, t_ns)
+except t.StateError as error:
+    print(error)
+recorder.close()
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_ends_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK.format(module=__name__), str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=CHILD_ENV,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert "a.mcap: the recording cannot be written: File too large" in first
+    assert "write() refused, the recording is closed" in second
+    recording = read(path)
+    found = list(recording)
+    assert found == expected(messages(400))[: len(found)]
+    assert len(found) > 20
+    assert not recording.complete
 
 
 def test_an_empty_recording_is_complete(tmp_path: Path) -> None:
@@ -281,6 +304,21 @@ def test_no_flipped_bit_is_passed_on_or_overlooked(tmp_path: Path) -> None:
         read_metadata(path)
 
 
+@pytest.mark.parametrize("value", [2**63 - 1, 2**63, 2**64 - 1, 2**40])
+def test_absurd_lengths_are_damage_not_crashes(tmp_path: Path, value: int) -> None:
+    items = messages()
+    path = record(tmp_path / "a.mcap", items)
+    data, want = path.read_bytes(), expected(items)
+    # Behind the word zstd lies the length of a chunk's data; 28 bytes before the end of the
+    # file, where the summary starts (MCAP specification: chunk, footer).
+    chunk, footer = data.index(b"zstd") + 4, len(data) - 28
+    for offset, survivors in ((chunk, 0), (footer, len(want))):
+        path.write_bytes(data[:offset] + value.to_bytes(8, "little") + data[offset + 8 :])
+        recording = read(path)
+        assert list(recording) == want[:survivors]
+        assert recording.damage
+
+
 def test_a_lost_chunk_in_a_killed_file_ends_the_reading(tmp_path: Path) -> None:
     items = messages()
     path = tmp_path / "a.mcap"
@@ -300,7 +338,7 @@ def test_a_lost_chunk_in_a_killed_file_ends_the_reading(tmp_path: Path) -> None:
     assert "missing" in recording.damage
 
 
-CHILD = """
+WRITE_FOR_EVER = """
 import sys
 import {module} as t
 path, seed = t.Path(sys.argv[1]), int(sys.argv[2])
@@ -319,10 +357,10 @@ def test_a_killed_process_loses_less_than_half_a_second(tmp_path: Path, seed: in
     path = tmp_path / "a.mcap"
     lines = random.Random(seed).randrange(1, 1500)
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(module=__name__), str(path), str(seed)],
+        [sys.executable, "-c", WRITE_FOR_EVER.format(module=__name__), str(path), str(seed)],
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": f"{Path(__file__).parent}:{':'.join(sys.path)}"},
+        env=CHILD_ENV,
     )
     with child:
         assert child.stdout is not None

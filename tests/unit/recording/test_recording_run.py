@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from hil.errors import InputError
+from hil.errors import InputError, RunError
 from hil.recording.run import CHECKPOINT, CONFIG, Run
 
 DATE = datetime(2026, 11, 21, 14, 30, 5)
@@ -70,12 +70,21 @@ def test_json_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert run.checkpoint == run.path / CHECKPOINT
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run.create(tmp_path, "iris", DATE)
     run.write_json(CHECKPOINT, {"step": 1})
     before = sorted(path.name for path in run.path.iterdir())
     with pytest.raises(NotImplementedError):
         run.write_json(CHECKPOINT, {"step": object()})
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hil.recording.run.os.replace", refuse)
+    with pytest.raises(RunError, match="No space left"):
+        run.write_json(CHECKPOINT, {"step": 2})
     assert run.read_json(CHECKPOINT) == {"step": 1}
     assert sorted(path.name for path in run.path.iterdir()) == before
 

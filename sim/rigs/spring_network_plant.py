@@ -1,0 +1,214 @@
+"""The equations, actuators and sensors of a simulated spring network."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from msgspec import Meta
+
+from hil.config import Settings, check
+from hil.errors import ConfigError, FaultError
+from hil.mechanics.geometry import GeometrySettings, make_geometry
+from hil.mechanics.spring_network import SpringNetwork
+from hil.messages.wire import Target
+from hil.types import Array
+from sim.imperfections import (
+    STREAM_GAIN,
+    STREAM_MISMATCH,
+    Imperfections,
+    TimeNoise,
+    drift_rates,
+    quantise,
+    spread,
+)
+
+Range = Annotated[float, Meta(gt=0, description="sensor full scale is plus and minus this, m")]
+Positive = Annotated[float, Meta(gt=0)]
+REST = 1e-6  # of full scale: a residual below this is taken for none
+EVENTS_KEPT = 65536
+
+
+@dataclass(frozen=True)
+class PlantEvent:
+    """One change of an actuator, as the plant itself saw it."""
+
+    time_us: int
+    target: Target
+    offset: int
+    values: tuple[float, ...]  # what was applied from `offset` on, N/m or N
+    largest: float  # magnitude over the whole array after the change, N/m or N
+
+
+class PlantRig(Settings, frozen=True):
+    """What a plant needs to know of the rig it plays."""
+
+    geometry: GeometrySettings
+    stiffness: Annotated[tuple[Positive, Positive], Meta(description="[lowest, highest], N/m")]
+    force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
+
+
+class SpringNetworkPlantSettings(Settings, frozen=True):
+    """The plant table of a simulated spring network."""
+
+    settling_time: Annotated[float, Meta(ge=0, le=60, description="of the relaxation, s")]
+    displacement_range: Range
+    elongation_range: Range
+    imperfections: Imperfections = Imperfections()
+
+
+class SpringNetworkPlant:
+    """Springs, force and stiffness actuators, displacement and elongation sensors.
+
+    rig: table with `geometry`, `stiffness` and `force_max`; other keys are not looked at.
+    ideal: no imperfection and sensors without an end; the relaxation stays.
+    watch: called with every event, as it happens.
+
+    After a change the displacement relaxes exponentially towards the new equilibrium, all
+    of it with one time constant: an overdamped network that is only ever read at rest.
+    Once the residual is below 1e-6 of full scale the network *is* at its equilibrium, bit
+    for bit. So after an unload and a wait it carries no trace of earlier cases, and a run
+    that is taken up again measures what the run that was never interrupted measured.
+    """
+
+    Settings: ClassVar[type[SpringNetworkPlantSettings]] = SpringNetworkPlantSettings
+
+    def __init__(
+        self,
+        settings: SpringNetworkPlantSettings,
+        *,
+        rig: Mapping[str, Any],
+        seed: int = 0,
+        ideal: bool = False,
+        watch: Callable[[PlantEvent], None] | None = None,
+    ) -> None:
+        known = {key: rig[key] for key in PlantRig.__struct_fields__ if key in rig}
+        limits = check(known, PlantRig, "rig")
+        self.settings = settings
+        self.network = SpringNetwork.from_geometry(make_geometry(limits.geometry, Path.cwd()))
+        self.events: deque[PlantEvent] = deque(maxlen=EVENTS_KEPT)
+        self._watch = watch
+        self._flaws = Imperfections() if ideal else settings.imperfections
+        dof, bonds = self.network.dof, self.network.bond_count
+        self.channels = dof + bonds
+
+        low, high = limits.stiffness
+        if low >= high:
+            raise ConfigError(f"rig.stiffness: [{low}, {high}] N/m: lowest must be below highest")
+        self._ranges = {
+            Target.STIFFNESS: (low, high),
+            Target.FORCE: (-limits.force_max, limits.force_max),
+        }
+        self._applied = {
+            Target.STIFFNESS: np.full(bonds, (low + high) / 2),
+            Target.FORCE: np.zeros(dof),
+        }
+        flaws = self._flaws
+        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
+        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
+        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
+        self._noise = TimeNoise(seed, self.channels)
+        self._saturates = not ideal
+        self._full_scale = np.repeat(  # (channels,), m
+            [settings.displacement_range, settings.elongation_range], [dof, bonds]
+        )
+        # From here on readings are in units of full scale.
+        self._compliance: Array | None = None  # (channels, dof), 1/N; None: to be solved
+        self._rest: Array | None = np.zeros(self.channels)  # equilibrium; None: to be found
+        self._residual = np.zeros(self.channels)  # distance from it when it last changed
+        self._peak = 0.0  # largest magnitude of the residual
+        self._changed_us = 0
+        self._tau_us = settings.settling_time * 1e6
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether every force is zero."""
+        return not self._applied[Target.FORCE].any()
+
+    def applied(self, target: Target) -> Array:
+        """Return what the actuators are set to: (bonds,), N/m or (dof,), N."""
+        return self._applied[target].copy()
+
+    def write(
+        self, time_us: int, target: int, offset: int, values: Sequence[float] | Array
+    ) -> Array:
+        """Set actuators from `offset` on; return what they were set to, N/m or N.
+
+        Raises FaultError for an actuator that is not there or a value that is no number.
+        """
+        wanted = np.asarray(values, dtype=np.float64)
+        if target not in self._applied:
+            raise FaultError(f"plant: no actuators of target {target}; known: stiffness, force")
+        target = Target(target)
+        array = self._applied[target]
+        if offset < 0 or offset + len(wanted) > len(array):
+            raise FaultError(
+                f"plant: {target.name} {offset} to {offset + len(wanted) - 1} written, "
+                f"it has 0 to {len(array) - 1}"
+            )
+        if not np.isfinite(wanted).all():
+            raise FaultError(f"plant: {target.name} from {offset} on: not a finite number")
+        if self._rest is not None or time_us != self._changed_us:
+            self._residual = self._reading(time_us)
+        applied = quantise(wanted, *self._ranges[target], self._flaws.dac_bits)
+        array[offset : offset + len(wanted)] = applied
+        if target is Target.STIFFNESS:
+            self._compliance = None
+        # Where the new equilibrium lies is found when somebody looks: a write in several
+        # pieces at one time costs one solution. Until then the residual is the position.
+        self._rest, self._changed_us = None, time_us
+        largest = float(np.abs(array).max())
+        event = PlantEvent(time_us, target, offset, tuple(applied.tolist()), largest)
+        self.events.append(event)
+        if self._watch is not None:
+            self._watch(event)
+        return applied
+
+    def sample(self, time_us: int) -> Array:
+        """Return what the sensors say: displacements, then elongations, (channels,), m."""
+        flaws = self._flaws
+        reading = self._reading(time_us)
+        if flaws.sensor_gain:
+            reading *= self._gain
+        if flaws.drift:
+            reading += self._drift * time_us
+        if flaws.sensor_noise:
+            noise = self._noise.at(time_us)
+            noise *= flaws.sensor_noise
+            reading += noise
+        if self._saturates:
+            reading = quantise(reading, -1.0, 1.0, flaws.adc_bits)
+        reading *= self._full_scale
+        return reading
+
+    def _reading(self, time_us: int) -> Array:
+        """Return where the network is, without any sensor: (channels,), of full scale."""
+        elapsed = time_us - self._changed_us
+        if elapsed < 0:
+            raise FaultError(
+                f"plant: time runs backwards, from {self._changed_us} us to {time_us} us"
+            )
+        if self._rest is None:
+            self._find_rest()
+        assert self._rest is not None
+        decay = math.exp(-elapsed / self._tau_us) if self._tau_us else 0.0
+        if self._peak * decay < REST:
+            return self._rest.copy()
+        return self._residual * decay + self._rest
+
+    def _find_rest(self) -> None:
+        """Solve the statics: one factorisation per stiffness, one product per force."""
+        if self._compliance is None:
+            stiffness = self._applied[Target.STIFFNESS] * self._mismatch
+            unit = self.network.settle(stiffness, np.eye(self.network.dof))
+            answers = np.concatenate([unit.displacement, unit.elongation], axis=1)
+            self._compliance = np.ascontiguousarray((answers / self._full_scale).T)
+        rest = self._compliance @ self._applied[Target.FORCE]
+        self._rest = rest + 0.0  # turns −0 into 0: the same rest has the same bits
+        self._residual = self._residual - rest
+        self._peak = float(np.abs(self._residual).max())

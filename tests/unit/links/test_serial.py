@@ -1,0 +1,133 @@
+"""The framed link against a device double on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hil.errors import LinkError, PortError
+from hil.links.serial import SerialLink
+from hil.messages import wire
+from hil.messages.frame import Frame, FrameParser, encode
+
+
+class PtyDevice:
+    """Answers frames on a pseudo-terminal the way a test wants it to."""
+
+    def __init__(self, answer: Callable[[Frame], bytes]) -> None:
+        self.master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.port = os.ttyname(self._slave)
+        self.heard: list[Frame] = []
+        self._answer = answer
+        self._wake, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        import select
+
+        parser = FrameParser()
+        while True:
+            ready, _, _ = select.select([self.master, self._wake], [], [])
+            if self._wake in ready:
+                return
+            for frame in parser.feed(os.read(self.master, 4096)):
+                self.heard.append(frame)
+                if reply := self._answer(frame):
+                    os.write(self.master, reply)
+
+    def close(self) -> None:
+        os.write(self._end, b"x")
+        self._thread.join()
+        for descriptor in (self.master, self._slave, self._wake, self._end):
+            os.close(descriptor)
+
+
+Start = Callable[[Callable[[Frame], bytes]], tuple[PtyDevice, SerialLink]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    made: list[tuple[PtyDevice, SerialLink]] = []
+
+    def make(answer: Callable[[Frame], bytes]) -> tuple[PtyDevice, SerialLink]:
+        device = PtyDevice(answer)
+        link = SerialLink(device.port)
+        link.open()
+        made.append((device, link))
+        return made[-1]
+
+    yield make
+    for device, link in made:
+        link.close()
+        device.close()
+
+
+def echo_time(frame: Frame) -> bytes:
+    assert isinstance(frame.message, wire.TimeRequest)
+    return encode(wire.Time(frame.message.host_ns, 5), frame.seq)
+
+
+def test_answers_come_back_in_order_over_many_windows(start: Start) -> None:
+    _, link = start(echo_time)
+    answers = link.exchange([wire.TimeRequest(n) for n in range(100)])
+    assert [a.host_ns for a in answers if isinstance(a, wire.Time)] == list(range(100))
+    assert (link.counters.requests, link.counters.retransmits) == (100, 0)
+
+
+def test_a_lost_request_is_sent_again_and_counted(start: Start) -> None:
+    lost = {3, 7}
+
+    def forgetful(frame: Frame) -> bytes:
+        if frame.seq in lost:
+            lost.discard(frame.seq)
+            return b""
+        return echo_time(frame)
+
+    device, link = start(forgetful)
+    answers = link.exchange([wire.TimeRequest(n) for n in range(10)], timeout=0.1)
+    assert len(answers) == 10
+    assert link.counters.retransmits == 2
+    assert sorted(f.seq for f in device.heard) == sorted([*range(1, 11), 3, 7])
+
+
+def test_garbage_duplicates_and_announcements_between_answers(start: Start) -> None:
+    done = encode(wire.RunDone(1, 2, 3, 2))
+
+    def noisy(frame: Frame) -> bytes:
+        return b"\x55garbage\0" + done + echo_time(frame) * 2
+
+    _, link = start(noisy)
+    answers = [link.exchange([wire.TimeRequest(n)])[0] for n in range(20)]
+    assert [a.host_ns for a in answers if isinstance(a, wire.Time)] == list(range(20))
+    assert link.parser.counters.bad_frames >= 19
+    assert isinstance(link.unasked(), wire.RunDone)
+
+
+def test_a_silent_device_is_named_with_what_was_asked(start: Start) -> None:
+    device, link = start(lambda frame: b"")
+    with pytest.raises(LinkError, match=f"{device.port}: the device did not answer StateRequest"):
+        link.exchange([wire.StateRequest(0)], timeout=0.02, retries=2)
+    assert link.counters.timeouts == 2
+    assert len(device.heard) == 3
+
+
+def test_a_pulled_cable_closes_the_link(start: Start) -> None:
+    device, link = start(echo_time)
+    device.close()
+    with pytest.raises(LinkError, match=r"lost|did not answer"):
+        link.exchange([wire.TimeRequest(1)], timeout=0.02, retries=1)
+    device.close = lambda: None  # type: ignore[method-assign]
+
+
+def test_a_missing_port_is_one_line_with_a_way_out(tmp_path: Path) -> None:
+    for url in (str(tmp_path / "none"), "nonsense://x", "socket://127.0.0.1:1"):
+        with pytest.raises(PortError, match="hil devices") as error:
+            SerialLink(url).open()
+        assert "\n" not in str(error.value)

@@ -1,0 +1,74 @@
+"""Messages between processes: what is refused, and that arrays arrive as they left."""
+
+from __future__ import annotations
+
+import pickle
+
+import msgspec
+import numpy as np
+import pytest
+
+from hil.errors import LinkError
+from hil.messages import bus
+
+COMMANDS = msgspec.msgpack.Decoder(bus.Command)
+
+
+def settle(loads: np.ndarray) -> list[bytes]:
+    request = bus.Settle(
+        seq=1, t_ns=2, deadline_ns=3, lease="x", token=4, valid_until_us=5,
+        loads=bus.ArrayRef.of(loads),
+    )  # fmt: skip
+    return [bytes(frame) for frame in bus.pack(request, loads)]
+
+
+def test_arrays_arrive_as_they_left() -> None:
+    loads = np.random.default_rng(0).normal(size=(16, 24))
+    message, (array,) = bus.unpack(COMMANDS, settle(loads))
+    assert isinstance(message, bus.Settle)
+    np.testing.assert_array_equal(array, loads)
+    assert array.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b""],
+        [b"\xc1"],
+        [b"\x80"],
+        [msgspec.msgpack.encode({"type": "launch"})],
+        [msgspec.msgpack.encode({"type": "hello", "seq": 1, "t_ns": 0, "deadline_ns": 0, "x": 1})],
+        [msgspec.msgpack.encode({"type": "hello", "seq": "1", "t_ns": 0, "deadline_ns": 0})],
+        [pickle.dumps({"type": "hello"})],
+        [b"\x91" * 5000],
+        settle(np.zeros((2, 3)))[:1],
+        [*settle(np.zeros((2, 3))), b"more"],
+        [settle(np.zeros((2, 3)))[0], b"short"],
+    ],
+)
+def test_what_is_not_a_message_is_refused(frames: list[bytes]) -> None:
+    with pytest.raises(LinkError, match="bus"):
+        bus.unpack(COMMANDS, frames)
+
+
+@pytest.mark.parametrize("shape", [(1 << 27,), (-1, 4), (1, 1, 1, 1, 1), (1 << 62, 1 << 62)])
+def test_a_size_is_checked_before_it_is_believed(shape: tuple[int, ...]) -> None:
+    header = {
+        "type": "set_stiffness", "seq": 1, "t_ns": 0, "deadline_ns": 0, "lease": "x",
+        "stiffness": {"type": "array", "dtype": "<f8", "shape": shape},
+    }  # fmt: skip
+    with pytest.raises(LinkError):
+        bus.unpack(COMMANDS, [msgspec.msgpack.encode(header), b"\0" * 8])
+
+
+def test_object_arrays_cannot_be_described() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        bus.ArrayRef.of(np.array([object()]))
+
+
+def test_telemetry_is_what_plotjuggler_reads() -> None:
+    topic, body, stamp = bus.telemetry("rig/state", {"seq": 1, "t_ns": 5}, 1_500_000_000)
+    assert topic == b"rig/state"
+    assert msgspec.msgpack.decode(body) == {"seq": 1, "t_ns": 5}
+    assert float(stamp) == 1.5
