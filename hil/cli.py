@@ -156,6 +156,20 @@ def stop(config: Path | None, reason: str, as_json: bool) -> None:
 
 
 @cli.command()
+@CONFIG
+@json_option
+def clear(config: Path, as_json: bool) -> None:
+    """Lead the rig of CONFIG out of its fault, once the cause is gone.
+
+    The device is read back; nothing moves. Example: hil clear configs/spring_network.toml
+    """
+    from hil.services import foreground
+
+    state = foreground.clear(load(config, environ=environment()))
+    result(as_json, {"state": state}, f"the rig is {state}")
+
+
+@cli.command()
 @click.option("--probe", is_flag=True, help="Ask who answers; opening a port resets some boards.")
 @json_option
 def devices(probe: bool, as_json: bool) -> None:
@@ -227,9 +241,9 @@ def plot(run: Path, as_json: bool) -> None:
 
     Example: hil plot runs/2026-11-21-140000-iris
     """
-    from hil.services import pictures
+    from hil.services import train as service
 
-    paths = [str(path) for path in pictures.draw(run)]
+    paths = [str(path) for path in service.redraw(run)]
     result(as_json, {"run": str(run), "plots": paths}, "\n".join(paths))
 
 

@@ -22,7 +22,7 @@ Share = Annotated[float, Meta(ge=0, le=0.5, description="relative standard devia
 STREAM_MISMATCH, STREAM_GAIN, STREAM_DRIFT = 1, 2, 3
 
 
-class Imperfections(Settings, frozen=True):
+class Imperfections(Settings, frozen=True, kw_only=True):
     """How far a simulated rig is from the ideal one; every default is ideal."""
 
     adc_bits: Bits = 0

@@ -27,10 +27,10 @@ typedef struct {
 
 /* All zeros is an empty parser. */
 typedef struct {
-    uint32_t bad_frames; /* dropped for COBS, length or CRC */
+    uint8_t bytes[FRAME_MAX];
     size_t length;       /* bytes kept since the last delimiter */
     bool overlong;       /* more came than any frame can hold */
-    uint8_t bytes[FRAME_MAX];
+    uint32_t bad_frames; /* dropped for COBS, length or CRC */
 } frame_parser_t;
 
 /* Return the CRC-32 of zlib (reflected polynomial 0xEDB88320). */

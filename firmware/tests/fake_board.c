@@ -171,8 +171,10 @@ void fake_send(fake_t *fake, unsigned type, uint16_t seq, const void *payload, s
 }
 
 void fake_run_to(fake_t *fake, uint64_t stop_at) {
+    unsigned turns = 0;
     fake->stop_at = stop_at;
     do {
+        CHECK(++turns < 1000000); /* a loop that turns for ever does nothing */
         app_poll(&fake->app);
     } while (fake->input_at < fake->input_count || !(fake->idle || fake->paused));
     fake->stop_at = UINT64_MAX;

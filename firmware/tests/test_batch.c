@@ -241,7 +241,8 @@ static void drift_grants_more_windows(void) {
     for (uint32_t granted = 0; granted <= 14; granted++) {
         wire_setup_t setup = fake_setup();
         setup.drift_max = drift_max;
-        setup.settle_timeout_us = granted * 400 + 399; /* a window is 4 samples, 400 us */
+        /* A window is 4 samples, 400 us; the time granted holds just so many, or nearly one more. */
+        setup.settle_timeout_us = granted * 400 + (granted % 2 ? 399 : 0);
         ready(&setup);
         fake.physics = relaxation;
         fake.on_force = note_load;
@@ -416,6 +417,8 @@ static void hardware_that_fails(void) {
 /* A board whose calls take time: settling and spacing hold, nothing is repaid in a burst. */
 static void slow_call(fake_t *board) { board->now += 250; }
 
+static void one_slow_sample(fake_t *board) { board->now += board->samples == 1 ? 250 : 0; }
+
 static void a_slow_board_is_late_not_hasty(void) {
     ready_default();
     fake.on_call = slow_call;
@@ -430,6 +433,25 @@ static void a_slow_board_is_late_not_hasty(void) {
     }
     CHECK_EQ(done()->status, WIRE_RUN_STATUS_DONE);
     CHECK_EQ(fake_count(&fake, DID_SAMPLE), 8);
+
+    ready_default();
+    fake.on_call = one_slow_sample; /* the second takes 250 us: one period is missed */
+    fake_run_batch(&fake, 1, START + 500000, 3, 1);
+    fake_run(&fake);
+    const uint64_t expected[] = {6000, 6100, 6350, 6450};
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQ(fake_event(&fake, DID_SAMPLE, i)->time_us, expected[i]);
+    }
+}
+
+/* A board that comes back late from something with a request waiting: the token first. */
+static void deadman_comes_before_a_late_request(void) {
+    ready_default();
+    fake_run_batch(&fake, 1, 6050, 3, 2);
+    fake_run_to(&fake, 6040);
+    fake.now = 6060;
+    CHECK_EQ(fake_state(&fake)->run, WIRE_RUN_STATUS_EXPIRED);
+    expect_expired(6060, 0);
 }
 
 int main(void) {
@@ -446,6 +468,7 @@ int main(void) {
     TEST(deactivation_ends_a_batch);
     TEST(deadman_works_without_the_schema);
     TEST(hardware_that_fails);
+    TEST(deadman_comes_before_a_late_request);
     TEST(a_slow_board_is_late_not_hasty);
     return report("test_batch");
 }

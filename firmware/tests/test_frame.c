@@ -82,6 +82,17 @@ static void bad_frames_are_counted(void) {
     CHECK_EQ(parser.bad_frames, 5);
 }
 
+static void an_older_frame_does_not_complete_a_cut_one(void) {
+    uint8_t bytes[FRAME_MAX];
+    frame_t sent = {.type = 1, .payload = (const uint8_t *)"abc", .size = 3}, got;
+    size_t count = frame_encode(&sent, bytes);
+    frame_parser_t parser = {0};
+    CHECK(parse_all(&parser, bytes, count, &got));
+    bytes[count - 2] = 0; /* the last byte is missing, but still lies in the buffer */
+    CHECK(!parse_all(&parser, bytes, count - 1, &got));
+    CHECK_EQ(parser.bad_frames, 1);
+}
+
 static void every_flipped_bit_is_seen(void) {
     uint8_t payload[40], bytes[FRAME_MAX];
     for (unsigned i = 0; i < sizeof payload; i++) {
@@ -211,6 +222,7 @@ int main(int argc, char **argv) {
     TEST(cobs_blocks);
     TEST(empty_frame_bytes);
     TEST(bad_frames_are_counted);
+    TEST(an_older_frame_does_not_complete_a_cut_one);
     TEST(every_flipped_bit_is_seen);
     TEST(fuzz);
     if (argc > 1) {

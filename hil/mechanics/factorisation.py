@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csc_array, csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.sparse.linalg import splu
 
 from hil.errors import MechanicsError
 from hil.types import AnyArray, IntArray
 
-DENSE_DOF = 128  # up to here a full Cholesky beats a banded one
+DENSE_DOF = 64  # up to here a full Cholesky beats a banded one
 DENSE_ENTRIES = 2**15  # up to here a full array beats a sparse one at a product
 
 
@@ -147,17 +147,18 @@ class BandedCholesky(AbstractFactorisation):
 
 
 class SparseLU(AbstractFactorisation):
-    """A general sparse factorisation: for complex stiffness, which has no Cholesky."""
+    """A general factorisation, for complex stiffness, whose matrix has no Cholesky factor."""
 
     def __init__(self, matrix: Any) -> None:
         try:
-            self._lu = splu(matrix.tocsc())
+            self._lu = splu(csc_array(matrix))
         except RuntimeError:
             raise _indefinite() from None
 
     def solve(self, load: AnyArray) -> AnyArray:
         """Return the displacements under loads."""
-        return self._lu.solve(np.ascontiguousarray(load.T, dtype=np.complex128)).T  # type: ignore[no-any-return]
+        columns = np.asarray(load.T, dtype=np.complex128, order="F")
+        return np.asarray(self._lu.solve(columns)).T
 
 
 def _contributions(compat: Any) -> tuple[IntArray, IntArray, IntArray, AnyArray]:

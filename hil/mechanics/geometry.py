@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Annotated
 
@@ -21,22 +22,25 @@ from hil.types import AnyArray, Array, IntArray
 
 SPACING = 0.016  # m, of the lattice of Li & Mao 2024
 SHORTEST = 1e-9  # of the network's extent; the direction of a shorter bond is rounding noise
-AXES = "xyz"
 
 # The bonds of Li & Mao's 14-node lattice, from 1, in the order they published them. It is
 # the order in which a triangulation met them and follows no rule of rows.
 PAPER_LATTICE = 4
+# fmt: off
 PAPER_BONDS = (
-    *((12, 14), (11, 12), (11, 14), (4, 5), (4, 9), (5, 9), (8, 12), (8, 11), (8, 9), (9, 12)),
-    *((4, 8), (7, 8), (7, 11), (3, 4), (3, 8), (3, 7), (2, 7), (2, 3), (13, 14), (11, 13)),
-    *((6, 7), (6, 10), (7, 10), (10, 13), (10, 11), (2, 6), (1, 2), (1, 6)),
+    (12, 14), (11, 12), (11, 14), (4, 5), (4, 9), (5, 9), (8, 12), (8, 11), (8, 9), (9, 12),
+    (4, 8), (7, 8), (7, 11), (3, 4), (3, 8), (3, 7), (2, 7), (2, 3), (13, 14), (11, 13),
+    (6, 7), (6, 10), (7, 10), (10, 13), (10, 11), (2, 6), (1, 2), (1, 6),
 )
+# fmt: on
 
 
 class GeometrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A triangular lattice of a size, or any geometry from a file: one of the two."""
 
-    lattice: Annotated[int, Meta(ge=2, description="rows, of lattice + 1 to 2 nodes")] | None = None
+    lattice: (
+        Annotated[int, Meta(ge=2, le=512, description="rows, of lattice + 1 to 2 nodes")] | None
+    ) = None
     spacing: Annotated[float, Meta(gt=0, description="between nodes of a lattice, m")] = SPACING
     file: Annotated[str, Meta(min_length=1, description="TOML: nodes, bonds, fixed")] | None = None
 
@@ -110,13 +114,13 @@ class Geometry:
             raise MechanicsError(
                 f"axis {axis} does not exist; the network has {self.dimensions} axes, from 0"
             )
-        index = int(self.dof_table[node, axis])
-        if index < 0:
+        found = int(self.dof_table[node, axis])
+        if found < 0:
             raise MechanicsError(
                 f"node {node + 1} is fixed and has no degree of freedom; "
                 f"fixed are {numbers(self.fixed)}, choose another node"
             )
-        return index
+        return found
 
 
 def numbers(entries: Iterable[int], limit: int = 8) -> str:
@@ -215,10 +219,10 @@ def write_geometry(geometry: Geometry, path: str | Path) -> None:
 
 def _rows(nodes: list[list[float]]) -> AnyArray:
     """Return positions as an array, naming the first node that differs in length."""
-    for index, node in enumerate(nodes):
+    for entry, node in enumerate(nodes):
         if len(node) != len(nodes[0]):
             raise MechanicsError(
-                f"nodes[{index + 1}] has {len(node)} components, nodes[1] has {len(nodes[0])}; "
+                f"nodes[{entry + 1}] has {len(node)} components, nodes[1] has {len(nodes[0])}; "
                 "give every node as many"
             )
     return np.array(nodes, dtype=np.float64)
@@ -228,24 +232,24 @@ def _checked_nodes(nodes: AnyArray) -> Array:
     nodes = np.array(nodes, dtype=np.float64)
     if nodes.ndim != 2 or nodes.size == 0:
         raise MechanicsError(f"nodes: expected [[x, y], …] in m, found shape {nodes.shape}")
-    for index in np.flatnonzero(~np.isfinite(nodes).all(axis=1))[:1]:
+    for entry in np.flatnonzero(~np.isfinite(nodes).all(axis=1))[:1]:
         raise MechanicsError(
-            f"nodes[{index + 1}] = {nodes[index].tolist()}: not finite; give a position in m"
+            f"nodes[{entry + 1}] = {nodes[entry].tolist()}: not finite; give a position in m"
         )
     return nodes
 
 
 def _checked_fixed(fixed: Iterable[int], count: int) -> tuple[int, ...]:
-    found = [int(node) for node in fixed]
-    for index, node in enumerate(found):
+    try:
+        found = [index(node) for node in fixed]
+    except TypeError:
+        raise MechanicsError(f"fixed: expected node numbers, found {fixed!r}") from None
+    for place, node in enumerate(found):
+        entry = f"fixed[{place + 1}] = {node + 1}"
         if not 0 <= node < count:
-            raise MechanicsError(
-                f"fixed[{index + 1}] = {node + 1}: no such node; there are nodes 1 to {count}"
-            )
-        if node in found[:index]:
-            raise MechanicsError(
-                f"fixed[{index + 1}] = {node + 1}: named twice; take one of them out"
-            )
+            raise MechanicsError(f"{entry}: no such node; there are nodes 1 to {count}")
+        if node in found[:place]:
+            raise MechanicsError(f"{entry}: named twice; take one of them out")
     if len(found) == count:
         raise MechanicsError(f"fixed: all {count} nodes are fixed; leave one free to move")
     return tuple(sorted(found))
@@ -262,26 +266,26 @@ def _checked_bonds(bonds: IntArray, nodes: Array) -> IntArray:
     count = len(nodes)
     if not len(bonds):
         raise MechanicsError("bonds: none; a network needs at least one")
-    for index in np.flatnonzero(((bonds < 0) | (bonds >= count)).any(axis=1))[:1]:
+    for entry in np.flatnonzero(((bonds < 0) | (bonds >= count)).any(axis=1))[:1]:
         raise MechanicsError(
-            f"bonds[{index + 1}] = {_pair(bonds[index])}: no such node; "
+            f"bonds[{entry + 1}] = {_pair(bonds[entry])}: no such node; "
             f"there are nodes 1 to {count}"
         )
     length = np.linalg.norm(nodes[bonds[:, 1]] - nodes[bonds[:, 0]], axis=1)
     extent = float(np.ptp(nodes, axis=0).max())
-    for index in np.flatnonzero(length <= SHORTEST * extent)[:1]:
+    for entry in np.flatnonzero(length <= SHORTEST * extent)[:1]:
         raise MechanicsError(
-            f"bonds[{index + 1}] = {_pair(bonds[index])}: its length is "
-            f"{length[index]:.3g} m; move its nodes apart or take it out"
+            f"bonds[{entry + 1}] = {_pair(bonds[entry])}: its length is "
+            f"{length[entry]:.3g} m; move its nodes apart or take it out"
         )
     _, first, inverse = np.unique(
         np.sort(bonds, axis=1), axis=0, return_index=True, return_inverse=True
     )
     earlier = first[inverse.ravel()]
-    for index in np.flatnonzero(earlier != np.arange(len(bonds)))[:1]:
+    for entry in np.flatnonzero(earlier != np.arange(len(bonds)))[:1]:
         raise MechanicsError(
-            f"bonds[{index + 1}] = {_pair(bonds[index])}: joins the same nodes as "
-            f"bonds[{earlier[index] + 1}]; take one of them out"
+            f"bonds[{entry + 1}] = {_pair(bonds[entry])}: joins the same nodes as "
+            f"bonds[{earlier[entry] + 1}]; take one of them out"
         )
     return bonds
 

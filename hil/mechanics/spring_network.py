@@ -12,13 +12,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array, diags_array
+from scipy.sparse import coo_array, diags_array
 
 from hil.errors import MechanicsError
 from hil.mechanics.factorisation import AbstractFactorisation, SparseLU, compact, make_plan
 from hil.mechanics.geometry import Geometry, numbers
 from hil.mechanics.zero_modes import STIFFNESS_ROUNDING, softest_modes
 from hil.types import AnyArray, Array, IntArray
+
+ENOUGH_MODES = 64  # zero modes after which a check stops counting
+SHARE_NAMED = 0.1  # of the largest motion: nodes that move less are not named
 
 
 class Equilibrium(NamedTuple):
@@ -75,12 +78,11 @@ class SpringNetwork:
         """
         k = np.asarray(k)
         real = k.real
-        if k.shape != (self.bond_count,) or not (
-            real.max() <= self._safe_ratio * real.min()
-        ):  # NaN, negative, zero and very uneven stiffness all end up here
+        # NaN, negative, zero and very uneven stiffness all fail this one comparison.
+        if k.shape != (self.bond_count,) or not real.max() <= self._safe_ratio * real.min():
             self.check(real)
         if k.dtype.kind == "c":
-            return SparseLU(self._complex_matrix(k))
+            return SparseLU(self.stiffness_matrix(k))
         return self._plan.factorise(k)
 
     def settle(self, k: AnyArray | AbstractFactorisation, load: AnyArray) -> Equilibrium:
@@ -96,10 +98,13 @@ class SpringNetwork:
                 f"(batch, {self.dof}), one force in N per degree of freedom"
             )
         factorisation = k if isinstance(k, AbstractFactorisation) else self.factorise(k)
-        if load.ndim == 1:
-            displacement = factorisation.solve(load[None])[0]
+        cases = load if load.ndim == 2 else load[None]
+        if cases.dtype.kind == "c":  # a complex step in the load
+            displacement = factorisation.solve(cases.real) + 1j * factorisation.solve(cases.imag)
         else:
-            displacement = factorisation.solve(load)
+            displacement = factorisation.solve(cases)
+        if load.ndim == 1:
+            displacement = displacement[0]
         return Equilibrium(displacement, displacement @ self._compat_t)
 
     def adjoint(self, k: AnyArray | AbstractFactorisation, loss_gradient: AnyArray) -> Equilibrium:
@@ -109,15 +114,21 @@ class SpringNetwork:
         """
         return self.settle(k, -np.asarray(loss_gradient))
 
-    def gradient(self, forward: AnyArray, adjoint: AnyArray) -> Array:
-        """Return ∂L/∂k, the local product of two elongations, (bonds,), loss per N/m.
+    @staticmethod
+    def gradient(forward: Array, adjoint: Array) -> Array:
+        """Return ∂L/∂k, one local product per bond: (bonds,), loss per N/m.
 
-        forward, adjoint: elongations, (bonds,) or (batch, bonds). The loss of a batch is
-        the mean of the losses of its cases, and so is its gradient.
+        forward, adjoint: the two elongations, (bonds,) or (batch, bonds). The loss of a
+        batch is the mean of the losses of its cases, and so is its gradient.
+        Raises MechanicsError when the shapes differ.
         """
-        if forward.ndim == 1:
-            return forward * adjoint
-        return np.add.reduce(forward * adjoint, axis=0) / len(forward)
+        if forward.shape != adjoint.shape:
+            raise MechanicsError(
+                f"spring network: forward elongation has shape {forward.shape}, adjoint "
+                f"{adjoint.shape}; give one adjoint load per load case"
+            )
+        product = forward * adjoint
+        return product if product.ndim == 1 else np.asarray(product.sum(axis=0) / len(product))
 
     def backpropagate(
         self,
@@ -161,7 +172,7 @@ class SpringNetwork:
         present = k > 0
         key = present.tobytes()
         if key not in self._widest:
-            modes = softest_modes(self._weighted(present.astype(float)))
+            modes = softest_modes(self._weighted(present.astype(float)), ENOUGH_MODES)
             if modes.zero.shape[1]:
                 raise self._loose(modes.zero, np.flatnonzero(~present))
             self._widest[key] = modes.conditioning / STIFFNESS_ROUNDING
@@ -184,10 +195,6 @@ class SpringNetwork:
             return root[:, None] * self.compat
         return diags_array(root) @ self.compat
 
-    def _complex_matrix(self, k: AnyArray) -> Any:
-        sparse = csr_array(self.compat)
-        return sparse.T @ diags_array(k) @ sparse
-
     def _valid(self, k: Array) -> Array:
         if k.shape != (self.bond_count,):
             raise MechanicsError(
@@ -203,18 +210,27 @@ class SpringNetwork:
 
     def _loose(self, zero: Array, absent: IntArray) -> MechanicsError:
         """Return the error that names what moves and what is missing."""
-        moving = np.linalg.norm(zero.reshape(-1, self.geometry.dimensions * zero.shape[1]), axis=1)
-        most = np.argsort(-moving, kind="stable")
-        most = most[moving[most] > 0.1 * moving.max()]
-        without = ", ".join(self._named(bond) for bond in absent[:4])
-        more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+        count = zero.shape[1]
+        motion = zero.reshape(len(self.geometry.free_nodes), -1)
+        size = np.linalg.norm(motion, axis=1)  # of every free node, over all modes
+        most = np.argsort(-size, kind="stable")
+        most = self.geometry.free_nodes[most[size[most] > SHARE_NAMED * size.max()]]
+        without, remedy = "", "add a bond there"
+        if len(absent):
+            names = ", ".join(self._named(bond) for bond in absent[:4])
+            more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+            without, remedy = f"without bond {names}{more} ", "give the bond a stiffness"
+        modes = (
+            "is a zero mode, a motion that stretches"
+            if count == 1
+            else (
+                f"are {'at least ' if count >= ENOUGH_MODES else ''}{count} zero modes, "
+                "motions that stretch"
+            )
+        )
         return MechanicsError(
-            "spring network: "
-            + (f"without bond {without}{more} " if len(absent) else "")
-            + f"there are {zero.shape[1]} zero modes, motions that stretch no bond, of nodes "
-            + f"{numbers(self.geometry.free_nodes[most])}; "
-            + ("give the bond a stiffness" if len(absent) else "add a bond there")
-            + " or fix another node"
+            f"spring network: {without}there {modes} no bond, of node "
+            f"{numbers(most)}; {remedy} or fix another node"
         )
 
     def _named(self, bond: int) -> str:

@@ -74,8 +74,10 @@ def draw_learning(
 
 
 def _curve(axes: Axes, x: Array | IntArray, y: Array, color: str, label: str) -> None:
+    known = np.isfinite(y)  # accuracy is not looked at in every epoch
     # A run of one epoch is a point.
-    axes.plot(x, y, color=color, label=label, marker="o" if len(x) == 1 else "")
+    marker = "o" if known.sum() == 1 else ""
+    axes.plot(x[known], y[known], color=color, label=label, marker=marker)
 
 
 def draw_confusion(

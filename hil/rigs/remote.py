@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hil import errors
-from hil.errors import LeaseError, LinkError, RunError
+from hil.errors import LeaseError, LimitError, LinkError, RunError
 from hil.links.zeromq import Address, BusClient, Keys
 from hil.messages import bus
 from hil.rigs.base import (
@@ -128,6 +128,8 @@ class RemoteRig(AbstractStaticRig):
         """Measure load cases, in as many commands as tokens are needed."""
         self._life.require("settle", RigState.ACTIVE)
         assert self._info is not None
+        if not len(loads):
+            raise LimitError("settle: a batch needs at least one load case")
         return join([self._settle_part(part) for part in in_parts(loads, self._info.max_cases)])
 
     def set_stiffness(self, stiffness: Array) -> Array:

@@ -10,7 +10,8 @@ from hil.config import Config
 from hil.errors import LinkError
 from hil.links.zeromq import Address
 from hil.messages import bus
-from hil.rigs.remote import enquire, stop_rig
+from hil.rigs.remote import RemoteRig, enquire, stop_rig
+from hil.safety.deadman import Minting
 from hil.services import owner
 from hil.services.mirror import Mirror, bus_address
 
@@ -66,6 +67,18 @@ def stop(config: Config | None, reason: str) -> dict[str, str]:
     if not addresses:
         raise LinkError("no mirror is running on this machine as this user; nothing to stop")
     return {address.name: stop_rig(address, reason) for address in addresses}
+
+
+def clear(config: Config) -> str:
+    """Lead a rig out of its fault; return the state it is in then.
+
+    Raises LinkError without a mirror, LeaseError while somebody commands the rig.
+    """
+    address, keys, _ = bus_address(config)
+    with RemoteRig(address, mint=Minting, client="hil clear", keys=keys) as rig:
+        rig.configure()
+        rig.clear()
+        return str(rig.state)
 
 
 def describe(report: bus.StatusReport) -> str:

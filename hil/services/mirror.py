@@ -113,7 +113,7 @@ class Mirror:
                     self._serve_one()
                 else:
                     self._idle()
-                self._look()
+                    self._look()
         finally:
             self.rig.close()
             self._snapshot = self.report()
@@ -171,6 +171,7 @@ class Mirror:
             self._replies.move_to_end(sender)
             while len(self._replies) > REMEMBERED:
                 self._replies.popitem(last=False)
+        self._look()  # who asks for the status after this answer sees what it changed
         self._server.command.send_multipart([sender, *remembered])
 
     def _answer(self, request: bus.Request, arrays: list[AnyArray], role: bus.Role) -> list[Any]:

@@ -22,7 +22,7 @@ FLOOR_MIN = 1e-12  # of the sum of outputs; keeps the loss of a measured 0 finit
 SUM_MIN = 1e-15  # m; the sum of outputs of a network that did not move
 
 
-class IrisSettings(Settings):
+class IrisSettings(Settings, frozen=True):
     """Where the features pull, where the species is read, and how a miss is weighed."""
 
     inputs: Annotated[
@@ -138,7 +138,7 @@ class Iris(AbstractStaticTask):
 
     def score(self, displacement: Array, batch: IntArray) -> Array:
         """Return 1 where the species is right and 0 where not: (batch,)."""
-        return (self.predict(displacement) == self._labels[batch]).astype(np.float64)
+        return np.asarray(self.predict(displacement) == self._labels[batch], dtype=np.float64)
 
     def _shares(self, displacement: Array) -> Array:
         size = np.abs(displacement[:, self._read])  # (batch, 3), m

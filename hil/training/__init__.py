@@ -1,0 +1,1 @@
+"""How a physical network learns in place."""

@@ -36,7 +36,7 @@ GRACE_S = 2.0  # beyond the longest life of a token
 END_S = 5.0  # beyond the grace, before the process is killed
 
 
-class HostBoardSettings(Settings, frozen=True):
+class HostBoardSettings(Settings, frozen=True, kw_only=True):
     """The board table of a rig that is played on this machine."""
 
     plant: Annotated[dict[str, Any], Meta(description="table of the plant, a part of its own")]
@@ -198,4 +198,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from sim.boards import host  # the module a configuration names, not this copy of it
+
+    sys.exit(host.main())

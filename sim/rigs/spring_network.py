@@ -33,9 +33,10 @@ CASES = 32  # load cases in one batch, as on the device
 TOKEN_SHARE = 0.8  # of a token's life that a batch may need, as on the hardware's host
 
 
-class SimSpringNetworkSettings(Settings, frozen=True):
+class SimSpringNetworkSettings(Settings, frozen=True, kw_only=True):
     """The rig table of a spring network in process: the hardware's keys, and a plant."""
 
+    name: Annotated[str, Meta(pattern=r"^[\w.-]+$", description="its mirror is found under")]
     geometry: GeometrySettings
     force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
     stiffness: Annotated[
@@ -71,7 +72,6 @@ class SimSpringNetwork(AbstractStaticRig):
         tokens: AbstractTokens | None = None,
         clock: ClockKind = "virtual",
         port: str = "",
-        name: str = "spring-network",
         seed: int = 0,
         ideal: bool = False,
         start_us: int = 0,
@@ -80,7 +80,7 @@ class SimSpringNetwork(AbstractStaticRig):
         self.plant: SpringNetworkPlant | None = None
         self._tokens = tokens
         self._seed, self._ideal = seed, ideal
-        self._life = Lifecycle(name)
+        self._life = Lifecycle(settings.name)
         self._lock = threading.RLock()  # held by whoever moves the plant
         self._stop = threading.Event()
         self._stop_reason = ""
@@ -96,8 +96,7 @@ class SimSpringNetwork(AbstractStaticRig):
                 settings.watchdog,
             )
         )
-        self._case_us = self._settle_us + self._timeout_us
-        self._case_us += (settings.samples - 1) * self._period_us
+        self._case_us = self._settle_us + self._timeout_us + settings.samples * self._period_us
         budget = self._watchdog_us * TOKEN_SHARE - self._settle_us
         self._max_cases = min(CASES, int(budget // self._case_us))
         if self._max_cases < 1:
@@ -176,6 +175,9 @@ class SimSpringNetwork(AbstractStaticRig):
         with self._lock:
             self._release()
             self._life.state = RigState.UNCONFIGURED
+
+    def poll(self) -> None:
+        """Do nothing: a stop has acted already, and there is no device to lose."""
 
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Run load cases, in as many batches as fit under one token each."""

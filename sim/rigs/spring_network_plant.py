@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from hil.config import Settings, check
 from hil.errors import ConfigError, FaultError
+from hil.mechanics.factorisation import AbstractFactorisation
 from hil.mechanics.geometry import GeometrySettings, make_geometry
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages.wire import Target
@@ -45,7 +46,7 @@ class PlantEvent:
     largest: float  # magnitude over the whole array after the change, N/m or N
 
 
-class PlantRig(Settings, frozen=True):
+class PlantRig(Settings, frozen=True, kw_only=True):
     """What a plant needs to know of the rig it plays."""
 
     geometry: GeometrySettings
@@ -53,7 +54,7 @@ class PlantRig(Settings, frozen=True):
     force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
 
 
-class SpringNetworkPlantSettings(Settings, frozen=True):
+class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
     """The plant table of a simulated spring network."""
 
     settling_time: Annotated[float, Meta(ge=0, le=60, description="of the relaxation, s")]
@@ -89,6 +90,8 @@ class SpringNetworkPlant:
     ) -> None:
         known = {key: rig[key] for key in PlantRig.__struct_fields__ if key in rig}
         limits = check(known, PlantRig, "rig")
+        if seed < 0:
+            raise ConfigError(f"seed: {seed}: expected 0 or more")
         self.settings = settings
         self.network = SpringNetwork.from_geometry(make_geometry(limits.geometry, Path.cwd()))
         self.events: deque[PlantEvent] = deque(maxlen=EVENTS_KEPT)
@@ -118,7 +121,7 @@ class SpringNetworkPlant:
             [settings.displacement_range, settings.elongation_range], [dof, bonds]
         )
         # From here on readings are in units of full scale.
-        self._compliance: Array | None = None  # (channels, dof), 1/N; None: to be solved
+        self._factorisation: AbstractFactorisation | None = None  # None: stiffness has changed
         self._rest: Array | None = np.zeros(self.channels)  # equilibrium; None: to be found
         self._residual = np.zeros(self.channels)  # distance from it when it last changed
         self._peak = 0.0  # largest magnitude of the residual
@@ -158,7 +161,7 @@ class SpringNetworkPlant:
         applied = quantise(wanted, *self._ranges[target], self._flaws.dac_bits)
         array[offset : offset + len(wanted)] = applied
         if target is Target.STIFFNESS:
-            self._compliance = None
+            self._factorisation = None
         # Where the new equilibrium lies is found when somebody looks: a write in several
         # pieces at one time costs one solution. Until then the residual is the position.
         self._rest, self._changed_us = None, time_us
@@ -202,13 +205,12 @@ class SpringNetworkPlant:
         return self._residual * decay + self._rest
 
     def _find_rest(self) -> None:
-        """Solve the statics: one factorisation per stiffness, one product per force."""
-        if self._compliance is None:
+        """Solve the statics: one factorisation per stiffness, one solution per load."""
+        if self._factorisation is None:
             stiffness = self._applied[Target.STIFFNESS] * self._mismatch
-            unit = self.network.settle(stiffness, np.eye(self.network.dof))
-            answers = np.concatenate([unit.displacement, unit.elongation], axis=1)
-            self._compliance = np.ascontiguousarray((answers / self._full_scale).T)
-        rest = self._compliance @ self._applied[Target.FORCE]
-        self._rest = rest + 0.0  # turns −0 into 0: the same rest has the same bits
+            self._factorisation = self.network.factorise(stiffness)
+        solved = self.network.settle(self._factorisation, self._applied[Target.FORCE])
+        rest = np.concatenate([solved.displacement, solved.elongation]) / self._full_scale
+        self._rest = rest + 0.0  # turns -0 into 0: the same rest has the same bits
         self._residual = self._residual - rest
         self._peak = float(np.abs(self._residual).max())

@@ -109,7 +109,7 @@ def test_a_part_is_checked_and_built(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (part.settings.width, part.seed) == (2.0, 5)
     with pytest.raises(ConfigError, match=r"part\.width: Expected `float` > 0.0"):
         config.build({"kind": "hil.clock:Part", "width": -1}, "part", seed=5)
-    with pytest.raises(ConfigError, match="part: .*unknown field `depth`"):
+    with pytest.raises(ConfigError, match=r"part: .*unknown field `depth`"):
         config.build({"kind": "hil.clock:Part", "width": 1, "depth": 1}, "part", seed=5)
 
 

@@ -37,7 +37,9 @@ def test_a_changed_source_is_compiled_again_from_the_package_s_own_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packaged = tmp_path / "sim"
-    shutil.copytree(firmware_folder(), packaged / "firmware", ignore=shutil.ignore_patterns("build"))
+    shutil.copytree(
+        firmware_folder(), packaged / "firmware", ignore=shutil.ignore_patterns("build")
+    )
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     original = build_firmware(environ)
     monkeypatch.setattr(build, "HERE", packaged)

@@ -11,7 +11,7 @@ import pytest
 from hil.config import build
 from hil.errors import ConfigError, FaultError
 from hil.messages.wire import Target
-from sim.rigs.spring_network import SpringNetworkPlant
+from sim.rigs.spring_network_plant import PlantEvent, SpringNetworkPlant
 from tests.unit.sim.rig import at_rest, shipped, some_loads, some_stiffness
 
 LONG = 1_000_000  # us, a thousand time constants
@@ -23,9 +23,7 @@ def make(seed: int = 0, ideal: bool = False, **imperfections: Any) -> SpringNetw
     config = shipped()
     assert config.board is not None
     table = config.board["plant"] | {"imperfections": imperfections}
-    plant: SpringNetworkPlant = build(
-        table, "board.plant", rig=config.rig, seed=seed, ideal=ideal
-    )
+    plant: SpringNetworkPlant = build(table, "board.plant", rig=config.rig, seed=seed, ideal=ideal)
     return plant
 
 
@@ -57,7 +55,7 @@ def test_a_change_on_the_way_starts_from_where_the_network_is() -> None:
     plant.write(0, Target.FORCE, 0, first)
     on_the_way = plant.sample(700)
     plant.write(700, Target.FORCE, 0, second)
-    np.testing.assert_array_equal(plant.sample(700), on_the_way)
+    np.testing.assert_allclose(plant.sample(700), on_the_way, rtol=0, atol=1e-18)
 
 
 def test_it_snaps_to_rest_once_the_residual_is_a_millionth_of_full_scale() -> None:
@@ -87,7 +85,12 @@ def test_after_an_unload_and_a_wait_it_is_at_zero_bit_for_bit() -> None:
 
 
 def test_what_is_sampled_does_not_depend_on_samples_before() -> None:
-    table = {"sensor_noise": 0.01, "adc_bits": 12, "drift": 0.1, "sensor_gain": 0.01}
+    table: dict[str, Any] = {
+        "sensor_noise": 0.01,
+        "adc_bits": 12,
+        "drift": 0.1,
+        "sensor_gain": 0.01,
+    }
     often, once = make(1, **table), make(1, **table)
     load = some_loads(1)[0]
     for plant in (often, once):
@@ -198,18 +201,18 @@ def test_ideal_switches_every_imperfection_off_and_leaves_the_relaxation() -> No
 
 
 def test_it_keeps_its_own_record() -> None:
-    seen = []
+    seen: list[PlantEvent] = []
     config = shipped()
     assert config.board is not None
     plant: SpringNetworkPlant = build(
         config.board["plant"], "board.plant", rig=config.rig, ideal=True, watch=seen.append
     )
-    assert plant.unloaded
+    unloaded = [plant.unloaded]
     plant.write(10, Target.FORCE, 3, [0.1, -0.15])
-    assert not plant.unloaded
+    unloaded.append(plant.unloaded)
     plant.write(20, Target.FORCE, 3, [0.0])
     plant.write(30, Target.FORCE, 0, np.zeros(24))
-    assert plant.unloaded
+    assert [*unloaded, plant.unloaded] == [True, False, True]
     assert seen == list(plant.events)
     assert [(e.time_us, e.offset, e.largest) for e in seen] == [
         (10, 3, 0.15),

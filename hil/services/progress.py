@@ -1,0 +1,65 @@
+"""Visible progress of a training run, on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hil.training.insitu import EpochDone, Event
+
+LINE_S = 2.0  # between two lines where stderr is no terminal
+
+
+class TrainingProgress:
+    """A bar on a terminal, a line every two seconds elsewhere; a context manager."""
+
+    def __init__(self, epochs: int, say: Callable[[str], None]) -> None:
+        console = Console(stderr=True)
+        self._epochs = epochs
+        self._say = say
+        self._lines = not console.is_terminal
+        self._spoken = time.monotonic()
+        self._accuracy = ""
+        self._bar = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=self._lines,
+        )
+        self._task = self._bar.add_task("epoch", total=epochs, figures="")
+
+    def show(self, event: Event) -> None:
+        """Show what an event brought."""
+        if not isinstance(event, EpochDone):
+            return
+        if event.train is not None and event.test is not None:
+            self._accuracy = (
+                f", accuracy train {event.train.accuracy:.3f} test {event.test.accuracy:.3f}"
+            )
+        figures = f"loss {event.loss:.4f}{self._accuracy}"
+        self._bar.update(self._task, completed=event.epoch, figures=figures)
+        now = time.monotonic()
+        due = now - self._spoken >= LINE_S or event.epoch == self._epochs
+        if self._lines and due:
+            self._spoken = now
+            self._say(f"epoch {event.epoch}/{self._epochs}: {figures}")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

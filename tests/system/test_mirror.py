@@ -1,0 +1,374 @@
+"""The mirror over the bus: one commands, all watch, nothing passes a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from hil.errors import (
+    DeadmanError,
+    FaultError,
+    LeaseError,
+    LimitError,
+    LinkError,
+    RunError,
+    SafetyError,
+)
+from hil.links.zeromq import BusClient
+from hil.mechanics.geometry import triangular_lattice
+from hil.mechanics.spring_network import SpringNetwork
+from hil.messages import bus
+from hil.rigs.base import RigState
+from hil.safety.deadman import Minting
+from hil.services import owner
+from tests.system.rigs import (
+    address,
+    board,
+    client,
+    events,
+    hil,
+    kill,
+    mirror,
+    spring_config,
+    until,
+)
+
+MIDDLE = np.full(28, 137.5)
+NETWORK = SpringNetwork.from_geometry(triangular_lattice(4))
+
+
+def load_cases(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.05, 0.05, (count, 24))
+
+
+@pytest.mark.smoke
+def test_one_load_case_one_gradient_over_the_wire(tmp_path: Path) -> None:
+    """The thin line through all rooms: C firmware, serial, mirror, ZeroMQ."""
+    config = spring_config(ideal=True)
+    with mirror(config, tmp_path), client(config) as rig:
+        info = rig.configure()
+        assert (info.dof, info.bonds) == (24, 28)
+        rig.activate()
+        applied = rig.set_stiffness(MIDDLE)
+        np.testing.assert_allclose(applied, MIDDLE, rtol=1e-6)
+        loads = load_cases(1)
+        loss_gradient = np.zeros((1, 24))
+        loss_gradient[0, 9] = 1.0
+        forward = rig.settle(loads)
+        adjoint = rig.settle(-0.05 * loss_gradient)
+        gradient = (adjoint.elongation * forward.elongation).mean(0) / 0.05
+        exact = NETWORK.backpropagate(MIDDLE, loads, lambda _: loss_gradient)
+        cosine = (
+            gradient @ exact.gradient / np.linalg.norm(gradient) / np.linalg.norm(exact.gradient)
+        )
+        assert 1.0 - cosine <= 1e-6
+        assert forward.twin_residual is not None
+        assert forward.twin_residual < 1e-5
+
+
+def test_a_batch_longer_than_a_token_is_sent_in_parts(tmp_path: Path) -> None:
+    config = spring_config(ideal=True)
+    with mirror(config, tmp_path), client(config) as rig:
+        assert rig.configure().max_cases < 50
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        loads = load_cases(50)
+        measured = rig.settle(loads)
+        expected = NETWORK.settle(MIDDLE, loads)
+        np.testing.assert_allclose(measured.displacement, expected.displacement, atol=2e-9)
+        np.testing.assert_allclose(measured.elongation, expected.elongation, atol=2e-9)
+
+
+def test_a_second_client_is_refused_with_a_reason_and_may_watch(tmp_path: Path) -> None:
+    config = spring_config()
+    with mirror(config, tmp_path), client(config, "first") as first:
+        first.configure()
+        with client(config, "second") as second, pytest.raises(LeaseError, match="first holds the"):
+            second.configure()
+        first.activate()
+        first.set_stiffness(MIDDLE)
+        report = owner.status(config)
+        assert report is not None
+        assert (report.holder, report.state) == ("first", "active")
+        assert report.counters.refused_mirror == 1
+        first.close()
+        with client(config, "second") as second:
+            second.configure()
+            assert second.state is RigState.INACTIVE
+
+
+def test_a_lease_that_runs_out_makes_the_rig_safe(tmp_path: Path) -> None:
+    config = spring_config(mirror__lease=0.3)
+    with mirror(config, tmp_path), client(config) as rig:
+        rig.configure()
+        rig.activate()
+        until(lambda: (r := owner.status(config)) is not None and r.state == "inactive")
+        with pytest.raises(LeaseError, match="has expired"):
+            rig.settle(load_cases(1))
+
+
+def test_no_limit_can_be_passed(tmp_path: Path) -> None:
+    """From the contract, and from a client that makes its messages itself."""
+    config = spring_config(ideal=True)
+    with mirror(config, tmp_path), client(config) as rig:
+        rig.configure()
+        rig.activate()
+        for value in (0.2001, -1.0, np.nan, np.inf):
+            loads = load_cases(3)
+            loads[2, 7] = value
+            with pytest.raises(LimitError, match="load case 2, degree of freedom 7"):
+                rig.settle(loads)
+        for shape in ((24,), (2, 23), (0, 24)):
+            with pytest.raises(LimitError):
+                rig.settle(np.zeros(shape))
+        applied = rig.set_stiffness(np.linspace(-1e9, 1e9, 28))
+        assert applied.min() == pytest.approx(68.75)
+        assert applied.max() == pytest.approx(206.25)
+        with pytest.raises(LimitError, match="bond 3"):
+            rig.set_stiffness(np.where(np.arange(28) == 3, np.nan, 137.5))
+        assert rig.state is RigState.ACTIVE
+        ask = BusClient(address(config), "command", bus.CommandReply)
+        loads = load_cases(1)
+        fields = {"token": 99, "valid_until_us": 10**12, "loads": bus.ArrayRef.of(loads)}
+        reply, _ = ask.ask(bus.Settle, loads, lease="guess", **fields)
+        assert isinstance(reply, bus.Refused)
+        assert reply.code == "lease"
+        ask.close()
+
+
+def test_a_token_is_needed_fresh_and_is_cut_to_the_watchdog(tmp_path: Path) -> None:
+    config = spring_config(ideal=True)
+
+    class Odd(Minting):
+        """Mints what a test tells it to."""
+
+        plan: tuple[int, int] | None = None
+
+        def take(self, device_us: int):  # type: ignore[no-untyped-def]
+            from hil.rigs.base import Token
+
+            token = super().take(device_us)
+            if self.plan is None:
+                return token
+            return Token(self.plan[0] or token.sequence, device_us + self.plan[1])
+
+    odd = Odd(1_000_000)
+    with mirror(config, tmp_path), client(config, mint=lambda life: odd) as rig:
+        rig.configure()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        rig.settle(load_cases(1))
+        odd.plan = (1, 1_000_000)
+        with pytest.raises(DeadmanError, match="TOKEN_STALE"):
+            rig.settle(load_cases(1))
+
+
+def test_an_expired_token_ends_the_batch_in_a_latched_fault(tmp_path: Path) -> None:
+    record = tmp_path / "plant.jsonl"
+    config = spring_config(ideal=True, board__record=str(record))
+    with mirror(config, tmp_path), client(config, mint=lambda life: Minting(100_000)) as rig:
+        rig.configure()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        begin = rig.device_us
+        with pytest.raises(DeadmanError, match="expired"):
+            rig.settle(load_cases(16))
+        assert rig.state is RigState.FAULT
+        last = events(record)[-1]
+        assert last["max"] == 0
+        assert last["time_us"] == begin + 100_000
+        with pytest.raises(FaultError, match=r"clear\(\)"):
+            rig.settle(load_cases(1))
+        rig.clear()
+        assert rig.state is RigState.INACTIVE
+        np.testing.assert_allclose(rig.read_stiffness(), MIDDLE, rtol=1e-6)
+        rig.activate()
+        rig.settle(load_cases(2))
+
+
+def test_stop_needs_no_lease_and_latches(tmp_path: Path) -> None:
+    """In the middle of a batch, from another process."""
+    record = tmp_path / "plant.jsonl"
+    config = spring_config(clock="wall", board__record=str(record), rig__settle=0.2)
+    with mirror(config, tmp_path), client(config) as rig:
+        rig.configure()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                rig.settle(load_cases(100))
+            except RunError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        until(lambda: any(e["max"] > 0 for e in events(record)))
+        ended = hil("stop", "--reason", "smoke on the bench", "--json")
+        thread.join()
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout) == {"stopped": {"spring-network": "fault"}}
+        assert events(record)[-1]["max"] == 0
+        (error,) = failures
+        assert isinstance(error, FaultError)
+        assert "smoke on the bench" in str(error)
+        report = owner.status(config)
+        assert report is not None
+        assert (report.state, report.fault) == ("fault", "smoke on the bench")
+        rig.clear()
+        rig.activate()
+
+
+def test_a_killed_mirror_leaves_a_safe_plant(tmp_path: Path) -> None:
+    """kill −9 in the middle of a batch; judged by the plant's own record."""
+    with board(tmp_path, "clock=wall", "rig.settle=0.3", "rig.watchdog=1.5") as (port, record):
+        config = spring_config(sim=False, rig__port=str(port), rig__settle=0.3, rig__watchdog=1.5)
+        minted: list[int] = []
+
+        class Noting(Minting):
+            """Notes when its tokens end."""
+
+            def take(self, device_us: int):  # type: ignore[no-untyped-def]
+                token = super().take(device_us)
+                minted.append(token.valid_until_us)
+                return token
+
+        with mirror(config, tmp_path), client(config, mint=lambda _: Noting(600_000)) as rig:
+            rig.configure()
+            rig.activate()
+            rig.set_stiffness(MIDDLE)
+            failures: list[Exception] = []
+
+            def work() -> None:
+                try:
+                    rig.settle(load_cases(3))
+                except RunError as error:
+                    failures.append(error)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            until(lambda: any(e["max"] > 0 for e in events(record)))
+            report = owner.status(config)
+            assert report is not None
+            kill(report.pid)
+            thread.join()
+            (error,) = failures
+            assert isinstance(error, LinkError)
+            assert "mirror at ipc://" in str(error)
+            until(lambda: events(record)[-1]["max"] == 0)
+            late = events(record)[-1]["time_us"] - minted[-1]
+            assert 0 <= late < 250_000  # us; how late Linux wakes a process, not the firmware
+        with mirror(config, tmp_path), client(config, "next") as rig:
+            rig.configure()  # reads the device back and clears its expired token
+            rig.activate()
+            assert events(record)[-1]["max"] == 0  # recovery moved nothing
+            rig.settle(load_cases(1))
+
+
+def test_a_pulled_cable_is_a_fault_and_a_new_one_recovers(tmp_path: Path) -> None:
+    port = tmp_path / "port"
+    config = spring_config(sim=False, rig__port=str(port))
+    with contextlib.ExitStack() as stack:
+        with board(tmp_path, "clock=wall"):
+            stack.enter_context(mirror(config, tmp_path))
+        until(lambda: (r := owner.status(config)) is not None and r.state == "fault")
+        report = owner.status(config)
+        assert report is not None
+        assert str(port) in report.fault
+        stack.enter_context(board(tmp_path, "clock=wall"))
+        rig = stack.enter_context(client(config))
+        rig.configure()
+        assert rig.state is RigState.FAULT
+        rig.clear()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        rig.settle(load_cases(1))
+        after = owner.status(config)
+        assert after is not None
+        assert after.counters.reconnects >= 1
+
+
+def test_garbage_on_the_bus_is_refused_and_counted(tmp_path: Path) -> None:
+    config = spring_config()
+    rng = np.random.default_rng(3)
+    with mirror(config, tmp_path):
+        context = zmq.Context()
+        for socket in ("command", "status"):
+            raw = context.socket(zmq.DEALER)
+            raw.linger = 500
+            raw.connect(address(config).endpoint(socket))  # type: ignore[arg-type]
+            for _ in range(2000):
+                frames = [rng.bytes(int(rng.integers(0, 200))) for _ in range(rng.integers(1, 4))]
+                raw.send_multipart(frames)
+            raw.close()
+        context.term()
+        until(lambda: (r := owner.status(config)) is not None and r.counters.refused_mirror == 2000)
+        with client(config) as rig:
+            rig.configure()
+
+
+def test_a_late_command_is_not_begun(tmp_path: Path) -> None:
+    config = spring_config()
+    with mirror(config, tmp_path):
+        context = zmq.Context()
+        raw = context.socket(zmq.DEALER)
+        raw.connect(address(config).endpoint("command"))
+        raw.send_multipart(bus.pack(bus.Acquire(seq=1, t_ns=0, deadline_ns=1, client="late")))
+        reply, _ = bus.unpack(msgspec.msgpack.Decoder(bus.CommandReply), raw.recv_multipart())
+        raw.close()
+        context.term()
+        assert isinstance(reply, bus.Refused)
+        assert "deadline" in reply.reason
+
+
+def test_telemetry_says_state_measurement_and_twin(tmp_path: Path) -> None:
+    config = spring_config()
+    with mirror(config, tmp_path), client(config) as rig:
+        context = zmq.Context()
+        listener = context.socket(zmq.SUB)
+        listener.subscribe(b"")
+        listener.connect(address(config).endpoint("telemetry"))
+        assert listener.poll(5000)  # the state comes by itself
+        rig.configure()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        rig.settle(load_cases(2))
+        heard: dict[str, dict[str, object]] = {}
+        while "spring-network/measurement" not in heard:
+            assert listener.poll(5000)
+            topic, body, stamp = listener.recv_multipart()
+            heard[topic.decode()] = msgspec.msgpack.decode(body)
+            assert float(stamp) >= 0
+        listener.close()
+        context.term()
+    measurement = heard["spring-network/measurement"]
+    assert len(measurement["elongation"]) == 28  # type: ignore[arg-type]
+    residual = measurement["twin_residual"]
+    assert isinstance(residual, float)
+    assert 0.001 < residual < 0.2  # 12 bit, 0.5 % mismatch, 1 % noise: seen, and no more
+    assert heard["spring-network/state"]["t_ns"] is not None
+
+
+def test_one_rig_one_mirror(tmp_path: Path) -> None:
+    config = spring_config()
+    with mirror(config, tmp_path), pytest.raises(SafetyError, match="another mirror owns it"):
+        owner.ChildMirror(owner.MirrorJob(config), tmp_path / "second.log").__enter__()
+
+
+def test_wall_clock_estimates_the_clock_offset(tmp_path: Path) -> None:
+    config = spring_config(clock="wall")
+    with mirror(config, tmp_path), client(config) as rig:
+        rig.configure()
+        report = owner.status(config)
+        assert report is not None
+        assert report.clock_offset_us is not None
+        assert report.round_trip_us is not None
+        assert report.round_trip_us > 0
