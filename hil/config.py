@@ -66,9 +66,7 @@ def load(
     """
     path = Path(path)
     table = _read(path, sim=sim)
-    strong: Table = {}
-    for key, value in {**_from_environ(environ or {}), **(overrides or {})}.items():
-        merge(strong, _nested(key.split("."), value))
+    strong = {**_from_environ(environ or {}), **(overrides or {})}
     presets = table.pop("presets", {})
     preset = strong.get("preset", table.get("preset", ""))
     if preset:
@@ -76,7 +74,8 @@ def load(
             known = ", ".join(sorted(presets)) or "none"
             raise ConfigError(f"{path}: preset: {preset!r} is not defined here; known: {known}")
         merge(table, presets[preset])
-    merge(table, strong)
+    for key, value in strong.items():
+        _assign(table, key.split("."), value)
     if sim and table.get("board") is None:
         raise ConfigError(f"{path}: board: --sim needs a simulation overlay (x.sim.toml beside x)")
     return check(table, Config, "", file=f"{path}: ")
@@ -101,17 +100,28 @@ def _read(path: Path, *, sim: bool) -> Table:
 
 
 def merge(under: Table, over: Mapping[str, Any]) -> Table:
-    """Lay `over` on `under`, table by table; `under` is changed and returned."""
+    """Lay `over` on `under`, table by table; `under` is changed and returned.
+
+    A part of another kind replaces the whole part: its settings are others.
+    """
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(under.get(key), dict):
-            merge(under[key], value)
+        beneath = under.get(key)
+        if isinstance(value, Mapping) and isinstance(beneath, dict):
+            if "kind" in value and value["kind"] != beneath.get("kind", value["kind"]):
+                beneath = under[key] = {}
+            merge(beneath, value)
         else:
             under[key] = dict(value) if isinstance(value, Mapping) else value
     return under
 
 
-def _nested(keys: Sequence[str], value: Any) -> Table:
-    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+def _assign(table: Table, keys: Sequence[str], value: Any) -> None:
+    """Set one value, replacing what was there, tables too."""
+    for key in keys[:-1]:
+        if not isinstance(table.get(key), dict):
+            table[key] = {}
+        table = table[key]
+    table[keys[-1]] = value
 
 
 def parse_value(text: str) -> Any:

@@ -128,7 +128,7 @@ class SpringNetwork:
                 f"{adjoint.shape}; give one adjoint load per load case"
             )
         product = forward * adjoint
-        return product if product.ndim == 1 else np.asarray(product.sum(axis=0) / len(product))
+        return product if product.ndim == 1 else np.add.reduce(product) / len(product)
 
     def backpropagate(
         self,

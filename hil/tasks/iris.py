@@ -22,7 +22,7 @@ FLOOR_MIN = 1e-12  # of the sum of outputs; keeps the loss of a measured 0 finit
 SUM_MIN = 1e-15  # m; the sum of outputs of a network that did not move
 
 
-class IrisSettings(Settings, frozen=True):
+class IrisSettings(Settings, frozen=True, kw_only=True):
     """Where the features pull, where the species is read, and how a miss is weighed."""
 
     inputs: Annotated[

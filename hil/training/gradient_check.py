@@ -12,12 +12,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from hil.config import Settings
 from hil.errors import InputError, RunError
 from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium
 from hil.tasks.base import AbstractStaticTask
-from hil.types import Array, BoolArray, IntArray
+from hil.types import Array, IntArray
 
 STREAM_CHECK = 202  # of the random numbers of a seed
 # Where the slope of the loss changes by more than this share between the two ends of a
@@ -25,10 +26,11 @@ STREAM_CHECK = 202  # of the random numbers of a seed
 # near it. A loss like −log u bends by b and leaves an error of b²/12.
 BEND_MAX = 0.2
 
+BoolArray = NDArray[np.bool_]
 Reference = Literal["model", "differences"]
 
 
-class GradientCheckSettings(Settings, frozen=True):
+class GradientCheckSettings(Settings, frozen=True, kw_only=True):
     """How often the gradient is looked at, and how much of it."""
 
     every: Annotated[
@@ -40,7 +42,7 @@ class GradientCheckSettings(Settings, frozen=True):
     ] = 6
     step: Annotated[
         float, Meta(gt=0, description="of the differences, up and down from a stiffness, N/m")
-    ] = 4.0
+    ] = 8.0
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Return whether there is a check after this epoch, counted from 1."""

@@ -34,13 +34,15 @@ from hil.training.gradient_check import (
 from hil.training.state import Agreement, TrainingState
 from hil.types import Array, IntArray
 
+__all__ = ["EpochDone", "Event", "InSituTraining", "Started", "StepDone", "local_gradient"]
+
 STREAM_ORDER = 201  # of the random numbers of a seed: in which order an epoch takes samples
 
 Stiffness = Annotated[float, Meta(gt=0, le=1e6)]
 Momentum = Annotated[float, Meta(ge=0, lt=1, description="share of a running mean kept, 1")]
 
 
-class InSituSettings(Settings, frozen=True):
+class InSituSettings(Settings, frozen=True, kw_only=True):
     """How a network is trained in place."""
 
     stiffness: Annotated[
@@ -66,7 +68,7 @@ class InSituSettings(Settings, frozen=True):
     ] = 1e-8
     adjoint_force: Annotated[
         float, Meta(gt=0, le=10, description="largest force of every adjoint load case, N")
-    ] = 0.1
+    ] = 0.12
     short_batch: Annotated[
         Literal["mean", "published"],
         Meta(description="published: the loss reported for a short batch is its sum / `batch`"),

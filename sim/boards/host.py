@@ -25,7 +25,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from hil.config import Settings, build, environment, load, parse_overrides, settings_of
+from hil.config import Settings, build, check, environment, load, parse_overrides, settings_of
 from hil.errors import ConfigError, HilError, InputError, LinkError, StateError
 from hil.rigs.base import AbstractBoard
 from hil.types import ClockKind
@@ -42,6 +42,12 @@ class HostBoardSettings(Settings, frozen=True, kw_only=True):
     plant: Annotated[dict[str, Any], Meta(description="table of the plant, a part of its own")]
     record: Annotated[str, Meta(description="file for the plant's own record, JSON lines")] = ""
     link: Annotated[str, Meta(description="symbolic link to the port")] = ""
+
+
+class BoardRig(Settings, frozen=True, kw_only=True):
+    """What the board needs to know of the rig it plays."""
+
+    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")] = 1.0
 
 
 class HostBoard(AbstractBoard):
@@ -67,7 +73,8 @@ class HostBoard(AbstractBoard):
         settings_of(settings.plant, "board.plant")
         self.settings = settings
         self.port = ""
-        self._grace = float(rig.get("watchdog", 1.0)) + GRACE_S
+        known = {key: rig[key] for key in BoardRig.__struct_fields__ if key in rig}
+        self._grace = check(known, BoardRig, "rig").watchdog + GRACE_S
         self._order: dict[str, Any] = {
             "plant": settings.plant,
             "rig": rig,

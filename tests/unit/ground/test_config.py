@@ -60,6 +60,15 @@ def test_command_line_over_environment_over_preset(task: Path) -> None:
     assert config.load(task, overrides={"preset": "narrow"}).training["rate"] == 0.3
 
 
+def test_a_table_that_is_set_replaces_and_another_kind_does_too(task: Path) -> None:
+    found = config.load(task, overrides={"training": {"epochs": 1}})
+    assert found.training == {"epochs": 1}
+    merged = config.merge({"rig": {"kind": "a", "port": 1}}, {"rig": {"kind": "b", "host": 2}})
+    assert merged == {"rig": {"kind": "b", "host": 2}}
+    merged = config.merge({"rig": {"kind": "a", "port": 1}}, {"rig": {"port": 2}})
+    assert merged == {"rig": {"kind": "a", "port": 2}}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

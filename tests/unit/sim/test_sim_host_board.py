@@ -228,6 +228,11 @@ def test_an_unknown_key_of_the_plant_is_refused_before_anything_starts() -> None
         board_of(shipped(board__plant__mass=1.0))
 
 
+def test_a_watchdog_that_is_no_time_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match=r"rig\.watchdog"):
+        board_of(shipped(rig__watchdog="soon"))
+
+
 def test_a_board_that_dies_at_once_is_a_link_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(LinkError, match="did not start"):

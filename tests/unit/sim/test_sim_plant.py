@@ -244,6 +244,11 @@ def test_time_that_runs_backwards_is_a_fault() -> None:
         plant.sample(999)
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="seed: -1"):
+        make(-1)
+
+
 def test_limits_the_wrong_way_round_are_refused() -> None:
     config = shipped(rig__stiffness=[200.0, 100.0])
     assert config.board is not None

@@ -1,0 +1,289 @@
+"""What one training step costs: 16 Iris samples, forward, adjoint, stiffness update.
+
+    python benchmarks/bench_insitu.py [--json] [--repeats N] [--sizes 4,8,16]
+
+Every method gets the same samples and start and must end at the same variables, or the
+script stops. Methods take turns, block by block, so that a noisy machine is noisy to all.
+Figures are CPU time of this process with one BLAS thread, median over the blocks.
+
+- "in process": hil.mechanics and hil.training; one factorisation serves all samples,
+  forward and adjoint.
+- "published procedure": a plain NumPy port of the procedure of Li & Mao 2024. For every
+  sample it settles the network twice, and each time it takes the stiffness from the
+  variables, assembles the matrix of all nodes, strikes out the fixed ones, solves, and
+  evaluates cost and cost gradient (those of the adjoint are not used, there as here). The
+  one change is that the cost gradient is a formula; theirs is symbolic and far slower.
+- "per sample, lean": the same without any waste a reader of that code would see: stiffness
+  once per step, matrix once per sample, fixed nodes gone beforehand, cost gradient once.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _library in ("OPENBLAS", "OMP", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")  # before NumPy is imported
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hil.mechanics.geometry import Geometry, triangular_lattice
+from hil.mechanics.spring_network import SpringNetwork
+from hil.tasks.iris import Iris, IrisSettings
+from hil.training.adam import Adam, AdamState
+from hil.training.bounded import BoundedStiffness
+from hil.types import Array, IntArray
+
+Step = Callable[[], Array]
+"""One training step from the start of a case; returns the new variables."""
+
+SAMPLES = 16
+LOW, HIGH, BETA = 89.375, 185.625, 10.0  # N/m, N/m, 1: widths of 1.3 to 2.7 mm
+RATE, BETA1, BETA2, EPSILON = 0.006, 0.9, 0.999, 1e-8
+SIZES = (4, 8, 16, 32, 64, 128)
+PORT_MAX = 16  # a port assembles full matrices 16 times; beyond it would only be waited for
+BLOCK_S = 0.02  # a block of one method runs its step until it has taken this long
+SAME = 1e-6  # of a step: largest difference between the results of two methods
+
+
+@dataclass(frozen=True)
+class Case:
+    """One lattice, its samples, and the variables training starts from."""
+
+    geometry: Geometry
+    network: SpringNetwork
+    task: Iris
+    batch: IntArray  # (16,)
+    start: Array  # (bonds,)
+
+
+def make_case(n: int) -> Case:
+    """Return the Iris task on n rows; for n = 4, with the nodes of the paper."""
+    geometry = triangular_lattice(n)
+    last = len(geometry.nodes)
+    settings = IrisSettings(
+        inputs=(last, last - 2, last - 1, last - 4),  # 14, 12, 13, 10 of 14
+        outputs=(n + 4, 2, 3),
+        floor=0.0,  # the published loss
+        scale_with="all",
+    )
+    task = Iris(settings, geometry=geometry, seed=0)
+    random = np.random.default_rng(0)
+    batch = random.permutation(task.train)[:SAMPLES]
+    start = random.normal(0.0, 0.05, len(geometry.bonds))
+    return Case(geometry, SpringNetwork.from_geometry(geometry), task, batch, start)
+
+
+def in_process(case: Case) -> Step:
+    """Return the step as `hil` takes it."""
+    network, task = case.network, case.task
+    bounded, adam = BoundedStiffness(LOW, HIGH, BETA), Adam(RATE, BETA1, BETA2, EPSILON)
+    state = AdamState.start(network.bond_count)
+    read = np.array([case.geometry.dof(node, 0) for node in task.outputs])
+    targets = np.eye(3)[task.labels(case.batch)]
+
+    def loss_gradient(displacement: Array) -> Array:
+        u = displacement[:, read]  # (16, 3)
+        size = np.abs(u)
+        p = size / np.add.reduce(size, axis=1, keepdims=True)
+        slope = np.zeros_like(displacement)
+        slope[:, read] = (p - targets) / u
+        return slope
+
+    def step() -> Array:
+        k = bounded.stiffness(case.start)
+        learned = network.backpropagate(k, task.loads(case.batch), loss_gradient)
+        change, _ = adam.step(learned.gradient * bounded.derivative(k), state)
+        return case.start + change
+
+    return step
+
+
+def adam_from_rest(gradient: Array) -> Array:
+    """Return the first change Adam makes, written out."""
+    first = BETA1 * np.zeros_like(gradient) + (1 - BETA1) * gradient
+    second = BETA2 * np.zeros_like(gradient) + (1 - BETA2) * gradient**2
+    first_hat = first / (1 - BETA1**1)
+    second_hat = second / (1 - BETA2**1)
+    return -RATE * first_hat / (np.sqrt(second_hat) + EPSILON)
+
+
+def cost_and_slope(u: Array, target: Array) -> tuple[float, Array]:
+    """Return cross-entropy over p = |u| / Σ|u| and its derivative by u; u, target: (3,)."""
+    size = np.sqrt(u**2)
+    total = np.sum(size)
+    p = size / total
+    return float(-np.log(target @ p)), (p - target) / u
+
+
+def published_procedure(case: Case) -> Step:
+    """Return the published procedure, ported to plain NumPy."""
+    geometry, task = case.geometry, case.task
+    dofs = geometry.nodes.size
+    span = geometry.nodes[geometry.bonds[:, 1]] - geometry.nodes[geometry.bonds[:, 0]]
+    compat = np.zeros((len(span), dofs))  # of all nodes, the fixed ones too
+    for bond, (a, b) in enumerate(geometry.bonds):
+        unit = span[bond] / np.linalg.norm(span[bond])
+        compat[bond, 2 * a : 2 * a + 2] = -unit
+        compat[bond, 2 * b : 2 * b + 2] = unit
+    fixed = np.array([2 * node + axis for node in geometry.fixed for axis in (0, 1)])
+    free = np.delete(np.arange(dofs), fixed)
+    read = np.array([2 * node for node in task.outputs])
+    pulled = np.array([2 * node + 1 for node in task.inputs])
+    pulls = task.loads(case.batch)[:, [geometry.dof(node, 1) for node in task.inputs]]
+    targets = np.eye(3)[task.labels(case.batch)]
+
+    def settle(variables: Array, load: Array, target: Array) -> tuple[float, Array, Array]:
+        k = LOW + (HIGH - LOW) / (1 + np.exp(-BETA * variables))
+        matrix = compat.T @ np.diag(k) @ compat
+        u = np.zeros(dofs)
+        u[free] = np.linalg.solve(matrix[np.ix_(free, free)], load[free])
+        elongation = compat @ u
+        cost, slope = cost_and_slope(u[read], target)
+        adjoint_load = np.zeros(dofs)
+        adjoint_load[read] = -slope
+        return cost, elongation, adjoint_load
+
+    def step() -> Array:
+        products = []
+        cost = 0.0
+        for pull, target in zip(pulls, targets, strict=True):
+            load = np.zeros(dofs)
+            load[pulled] = pull
+            sample_cost, forward, adjoint_load = settle(case.start, load, target)
+            _, adjoint, _ = settle(case.start, adjoint_load, target)
+            products.append(adjoint * forward)
+            cost += sample_cost
+        k = LOW + (HIGH - LOW) / (1 + np.exp(-BETA * case.start))
+        slope = BETA * (k - LOW) * (HIGH - k) / (HIGH - LOW)
+        return case.start + adam_from_rest(np.mean(products, axis=0) * slope)
+
+    return step
+
+
+def lean_per_sample(case: Case) -> Step:
+    """Return a per-sample step without the published procedure's repeated work."""
+    task = case.task
+    compat = case.network.compat
+    compat = compat if isinstance(compat, np.ndarray) else compat.toarray()
+    compat_t = compat.T.copy()
+    loads = task.loads(case.batch)
+    read = np.array([case.geometry.dof(node, 0) for node in task.outputs])
+    targets = np.eye(3)[task.labels(case.batch)]
+
+    def step() -> Array:
+        k = LOW + (HIGH - LOW) / (1 + np.exp(-BETA * case.start))
+        gradient = np.zeros_like(k)
+        for load, target in zip(loads, targets, strict=True):
+            matrix = (compat_t * k) @ compat
+            u = np.linalg.solve(matrix, load)
+            _, slope = cost_and_slope(u[read], target)
+            adjoint_load = np.zeros_like(u)
+            adjoint_load[read] = -slope
+            gradient += (compat @ np.linalg.solve(matrix, adjoint_load)) * (compat @ u)
+        slope = BETA * (k - LOW) * (HIGH - k) / (HIGH - LOW)
+        return case.start + adam_from_rest(gradient / len(loads) * slope)
+
+    return step
+
+
+# A method is a name, what makes its step for a case, and the largest lattice it is run on.
+# The step through the whole stack goes here.
+METHODS: dict[str, tuple[Callable[[Case], Step], int]] = {
+    "in process": (in_process, max(SIZES)),
+    "published procedure": (published_procedure, PORT_MAX),
+    "per sample, lean": (lean_per_sample, PORT_MAX),
+}
+
+
+def block(step: Step, steps: int) -> float:
+    """Return the CPU time of one step in s, from a run of several."""
+    begin = time.process_time()
+    for _ in range(steps):
+        step()
+    return (time.process_time() - begin) / steps
+
+
+def measure(case: Case, n: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Return median, best and spread of each method's CPU time per step, in s."""
+    steps = {name: make(case) for name, (make, largest) in METHODS.items() if n <= largest}
+    results = {name: step() for name, step in steps.items()}
+    expected = results["in process"]
+    for name, result in results.items():
+        if np.abs(result - expected).max() > SAME * RATE:
+            sys.exit(f"bench_insitu: n = {n}: {name!r} ends at other variables than 'in process'")
+    # Two short runs warm caches and say how many steps make a block.
+    lengths = {
+        name: max(1, int(BLOCK_S / min(block(s, 1), block(s, 1)))) for name, s in steps.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            times[name].append(block(step, lengths[name]))
+    return {name: figures(found, lengths[name]) for name, found in times.items()}
+
+
+def figures(times: list[float], steps: int) -> dict[str, float]:
+    """Return what is reported of the blocks of one method."""
+    quartiles = statistics.quantiles(times, n=4)
+    return {
+        "cpu_s": statistics.median(times),
+        "cpu_s_quartile_1": quartiles[0],
+        "cpu_s_quartile_3": quartiles[2],
+        "blocks": len(times),
+        "steps_per_block": steps,
+    }
+
+
+def seconds(value: float) -> str:
+    """Return a time with its unit, three digits."""
+    return f"{value * 1e6:.3g} µs" if value < 1e-3 else f"{value * 1e3:.3g} ms"
+
+
+def main() -> None:
+    """Measure, print a table, and with --json end with one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
+    parser.add_argument("--repeats", type=int, default=15, help="blocks per method and size")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="rows of the lattices")
+    arguments = parser.parse_args()
+    console = Console(stderr=arguments.json)
+    table = Table(title=f"One training step, {SAMPLES} Iris samples: CPU time, one core")
+    for heading in ("lattice", "dof", "bonds", *METHODS, "published / in process"):
+        table.add_column(heading, justify="right")
+    report: dict[str, dict[str, dict[str, float]]] = {}
+    with console.status("measuring") as status:
+        for n in [int(size) for size in arguments.sizes.split(",")]:
+            status.update(f"measuring n = {n}")
+            case = make_case(n)
+            found = report[f"n={n}"] = measure(case, n, arguments.repeats)
+            ours = found["in process"]["cpu_s"]
+            for method in found.values():
+                method["over_in_process"] = method["cpu_s"] / ours
+            cells = [seconds(found[name]["cpu_s"]) if name in found else "–" for name in METHODS]
+            port = found.get("published procedure")
+            ratio = f"{port['over_in_process']:.1f}" if port else "–"
+            table.add_row(
+                str(n), str(case.network.dof), str(case.network.bond_count), *cells, ratio
+            )
+    console.print(table)
+    console.print(
+        f"medians of {arguments.repeats} interleaved blocks of about {BLOCK_S * 1e3:.0f} ms"
+    )
+    if arguments.json:
+        print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
