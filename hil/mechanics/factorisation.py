@@ -26,7 +26,7 @@ DENSE_ENTRIES = 2**15  # up to here a full array beats a sparse one at a product
 def compact(matrix: Any) -> Any:
     """Return a sparse matrix as a full array where that is the faster of the two."""
     small = matrix.shape[0] * matrix.shape[1] <= DENSE_ENTRIES
-    return matrix.toarray() if small else csr_array(matrix)
+    return matrix.toarray(order="F") if small else csr_array(matrix)
 
 
 class AbstractFactorisation(ABC):
@@ -63,7 +63,7 @@ class DensePlan(AbstractPlan):
 
     def factorise(self, k: AnyArray) -> AbstractFactorisation:
         """Return the Cholesky factor at stiffness k."""
-        matrix = (self._scatter @ k).reshape(self.dof, self.dof).T
+        matrix = self._scatter.dot(k).reshape(self.dof, self.dof).T
         factor, info = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
         if info:
             raise _indefinite()
@@ -109,7 +109,7 @@ class BandedPlan(AbstractPlan):
 
     def factorise(self, k: AnyArray) -> AbstractFactorisation:
         """Return the Cholesky factor at stiffness k."""
-        band = (self._scatter @ k).reshape(self.dof, self._depth).T
+        band = self._scatter.dot(k).reshape(self.dof, self._depth).T
         factor, info = lapack.dpbtrf(band, lower=1, overwrite_ab=1)
         if info:
             raise _indefinite()

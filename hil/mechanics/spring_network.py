@@ -99,6 +99,7 @@ class SpringNetwork:
             )
         factorisation = k if isinstance(k, AbstractFactorisation) else self.factorise(k)
         cases = load if load.ndim == 2 else load[None]
+        displacement: AnyArray
         if cases.dtype.kind == "c":  # a complex step in the load
             displacement = factorisation.solve(cases.real) + 1j * factorisation.solve(cases.imag)
         else:

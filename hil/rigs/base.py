@@ -14,12 +14,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
+from msgspec import Meta
 
-from hil.errors import FaultError, StateError
+from hil.config import Settings
+from hil.errors import ConfigError, FaultError, StateError
+from hil.mechanics.geometry import GeometrySettings
 from hil.types import Array
+
+Positive = Annotated[float, Meta(gt=0)]
+TOKEN_SHARE = 0.8  # of a token's life that a batch may need; the rest is for the way there
 
 
 class RigState(StrEnum):
@@ -76,6 +82,52 @@ class RigInfo:
     stiffness_limits: tuple[float, float]  # N/m
     force_limit: float  # largest magnitude on one degree of freedom, N
     details: dict[str, str] = field(default_factory=dict)  # board, firmware, schema …
+
+
+class StaticRigSettings(Settings, frozen=True, kw_only=True):
+    """What every spring network rig is told, real or simulated."""
+
+    name: Annotated[str, Meta(pattern=r"^[\w.-]+$", description="its mirror is found under")]
+    geometry: GeometrySettings
+    force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
+    stiffness: Annotated[
+        tuple[Positive, Positive], Meta(description="[lowest, highest] of a bond, N/m")
+    ]
+    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")]
+    settle: Annotated[float, Meta(gt=0, le=60, description="wait before the first sample, s")]
+    sample_period: Annotated[float, Meta(gt=0, le=1, description="between samples, s")]
+    samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
+    settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
+    drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
+
+    @property
+    def case_us(self) -> int:
+        """Longest time one load case takes, us."""
+        window = self.samples * microseconds(self.sample_period)
+        return microseconds(self.settle) + microseconds(self.settle_timeout) + window
+
+    def max_cases(self, capacity: int) -> int:
+        """Return how many load cases fit under one token, at most `capacity`.
+
+        Raises ConfigError where not even one does, or the stiffness bounds are swapped.
+        """
+        low, high = self.stiffness
+        if low >= high:
+            raise ConfigError(f"rig.stiffness: [{low}, {high}] N/m: lowest must be below highest")
+        unload = microseconds(self.settle)
+        cases = int((microseconds(self.watchdog) * TOKEN_SHARE - unload) // self.case_us)
+        if cases < 1:
+            raise ConfigError(
+                f"rig.watchdog: {self.watchdog} s is too short: one load case takes up to "
+                f"{self.case_us / 1e6:.3f} s and {self.settle} s to unload; at least "
+                f"{(self.case_us + unload) / 1e6 / TOKEN_SHARE:.3f} s are needed"
+            )
+        return min(capacity, cases)
+
+
+def microseconds(seconds: float) -> int:
+    """Return a time in whole microseconds, as devices count it."""
+    return round(seconds * 1e6)
 
 
 class Lifecycle:

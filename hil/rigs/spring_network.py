@@ -11,10 +11,9 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from hil.config import Settings
 from hil.errors import ConfigError, DeadmanError, LinkError, PortError, RunError
 from hil.links.serial import SerialLink
-from hil.mechanics.geometry import GeometrySettings, make_geometry
+from hil.mechanics.geometry import make_geometry
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import wire
 from hil.rigs.base import (
@@ -24,34 +23,22 @@ from hil.rigs.base import (
     MeasuredEquilibrium,
     RigInfo,
     RigState,
+    StaticRigSettings,
     Token,
     in_parts,
     join,
+    microseconds,
 )
 from hil.rigs.device import Device, Patience, board_name
 from hil.types import Array, ClockKind
 
-Positive = Annotated[float, Meta(gt=0)]
-TOKEN_SHARE = 0.8  # of a token's life that a batch may need; the rest is for the way there
 RECONNECT_S = 1.0  # between two attempts to find an unplugged device again
 
 
-class SpringNetworkRigSettings(Settings, frozen=True, kw_only=True):
-    """The rig table of a spring network."""
+class SpringNetworkRigSettings(StaticRigSettings, frozen=True, kw_only=True):
+    """The rig table of a spring network behind a microcontroller."""
 
-    name: Annotated[str, Meta(pattern=r"^[\w.-]+$", description="its mirror is found under")]
     port: Annotated[str, Meta(min_length=1, description="pyserial URL of the device")]
-    geometry: GeometrySettings
-    force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
-    stiffness: Annotated[
-        tuple[Positive, Positive], Meta(description="[lowest, highest] of a bond, N/m")
-    ]
-    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")]
-    settle: Annotated[float, Meta(gt=0, le=60, description="wait before the first sample, s")]
-    sample_period: Annotated[float, Meta(gt=0, le=1, description="between samples, s")]
-    samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
-    settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
-    drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
     baud: Annotated[int, Meta(gt=0, description="bits per second")] = 921600
     serial_number: Annotated[str, Meta(description="of the USB device, to find it again")] = ""
 
@@ -73,11 +60,9 @@ class SpringNetworkRig(AbstractStaticRig):
         clock: ClockKind = "wall",
         port: str = "",
     ) -> None:
-        low, high = settings.stiffness
-        if low >= high:
-            raise ConfigError(f"rig.stiffness: [{low}, {high}] N/m: lowest must be below highest")
         self.settings = settings
         self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
+        self.network.check()
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)
         self.device = Device(self.link, clock, self._life)
@@ -87,14 +72,7 @@ class SpringNetworkRig(AbstractStaticRig):
         self._batch = 0
         self._reconnect = Patience(0.0)
         self._info: RigInfo | None = None
-        case = settings.settle + settings.settle_timeout + settings.samples * settings.sample_period
-        self._case_us = _microseconds(case)
-        if self._max_cases(capacity=1) < 1:
-            raise ConfigError(
-                f"rig.watchdog: {settings.watchdog} s is too short: one load case takes up to "
-                f"{case:.3f} s and {settings.settle} s to unload; at least "
-                f"{(case + settings.settle) / TOKEN_SHARE:.3f} s are needed"
-            )
+        settings.max_cases(capacity=1)  # refuse a watchdog that is too short here already
 
     @property
     def state(self) -> RigState:
@@ -206,7 +184,7 @@ class SpringNetworkRig(AbstractStaticRig):
         )
 
     def _wait_until_done(self, cases: int, token: Token) -> None:
-        patience = Patience(1.0 + (cases + 1) * self._case_us / 1e6)
+        patience = Patience(1.0 + (cases + 1) * self.settings.case_us / 1e6)
         status = wire.RunStatus.RUNNING
         while status is wire.RunStatus.RUNNING:
             if self._stop.is_set():
@@ -242,7 +220,7 @@ class SpringNetworkRig(AbstractStaticRig):
     def _handshake(self) -> RigInfo:
         network, settings = self.network, self.settings
         low, high = settings.stiffness
-        watchdog_us = _microseconds(settings.watchdog)
+        watchdog_us = microseconds(settings.watchdog)
         info = self.device.handshake(wire.Application.SPRING_NETWORK, watchdog_us)
         if (info.dof, info.bonds) != (network.dof, network.bond_count):
             raise ConfigError(
@@ -256,9 +234,9 @@ class SpringNetworkRig(AbstractStaticRig):
             stiffness_high=high,
             drift_max=settings.drift_max,
             watchdog_us=watchdog_us,
-            settle_us=_microseconds(settings.settle),
-            settle_timeout_us=_microseconds(settings.settle_timeout),
-            sample_period_us=_microseconds(settings.sample_period),
+            settle_us=microseconds(settings.settle),
+            settle_timeout_us=microseconds(settings.settle_timeout),
+            sample_period_us=microseconds(settings.sample_period),
             samples=settings.samples,
         )
         state = self.device.ask(setup, wire.State)
@@ -269,8 +247,8 @@ class SpringNetworkRig(AbstractStaticRig):
             device_id=f"{info.device_id:016x}",
             dof=info.dof,
             bonds=info.bonds,
-            max_cases=self._max_cases(info.cases),
-            case_us=self._case_us,
+            max_cases=settings.max_cases(info.cases),
+            case_us=settings.case_us,
             watchdog_us=watchdog_us,
             stiffness_limits=settings.stiffness,
             force_limit=settings.force_max,
@@ -281,18 +259,10 @@ class SpringNetworkRig(AbstractStaticRig):
             },
         )
 
-    def _max_cases(self, capacity: int) -> int:
-        budget = self.settings.watchdog * TOKEN_SHARE - self.settings.settle
-        return min(capacity, int(budget * 1e6 // self._case_us))
-
     def _stop_now(self) -> None:
         self._life.latch(self._stop_reason)
         with contextlib.suppress(LinkError):  # no way to the device: its watchdog stops it
             self.device.request_mode(wire.Mode.FAULT)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1e6)
 
 
 def _writes(target: wire.Target, case: int, values: Array) -> list[wire.Write]:

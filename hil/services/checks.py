@@ -48,7 +48,7 @@ def validate(config: Config) -> dict[str, str]:
             settings_of(table, where)
             parts[where] = table["kind"]
     if config.task is not None:
-        task = build(config.task, "task", geometry=rig.geometry, seed=config.seed)
+        task = build(config.task, "task", geometry=network.geometry, seed=config.seed)
         parts["task"] = (
             f"{config.task['kind']}: {len(task.train)} to train, {len(task.test)} to test"
         )

@@ -45,8 +45,8 @@ def serve(config: Config, say: Callable[[str], None]) -> bus.StatusReport:
 def reports(config: Config | None) -> list[bus.StatusReport]:
     """Return how the rig of a configuration is, or every rig served by this user."""
     if config is not None:
-        report = owner.status(config)
-        return [report] if report else []
+        served = owner.status(config)
+        return [served] if served else []
     found = []
     for name in owner.served_rigs():
         report = enquire(Address(owner.served_at(name), name), bus.StatusRequest)

@@ -160,7 +160,7 @@ class Mirror:
         peer, *frames = self._server.command.recv_multipart(copy=False)
         sender = bytes(peer.buffer)
         try:
-            request, arrays = bus.unpack(self._decoder, [f.buffer for f in frames])
+            request, arrays = bus.unpack(self._decoder, [bytes(f.buffer) for f in frames])
         except LinkError:
             self._refused += 1
             return  # without a good header there is no seq to answer to

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hil.training.insitu import EpochDone, Event
+from hil.training.events import EpochDone, Event
 
 LINE_S = 2.0  # between two lines where stderr is no terminal
 

@@ -11,7 +11,7 @@ from hil.recording.reader import read_as
 from hil.recording.run import Run
 from hil.recording.writer import Recorder
 from hil.rigs.base import MeasuredEquilibrium
-from hil.training.insitu import EpochDone, Evaluation, Event, Started, StepDone
+from hil.training.events import EpochDone, Evaluation, Event, Started, StepDone
 
 
 class StartRecord(msgspec.Struct, frozen=True, kw_only=True):

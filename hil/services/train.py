@@ -27,7 +27,8 @@ from hil.services.mirror import bus_address
 from hil.services.progress import TrainingProgress
 from hil.services.records import CHANNELS, RunLog, read_history
 from hil.tasks.base import AbstractStaticTask
-from hil.training.insitu import InSituTraining, Started
+from hil.training.events import Started
+from hil.training.insitu import InSituTraining
 from hil.training.state import StateRecord, TrainingState
 
 Say = Callable[[str], None]

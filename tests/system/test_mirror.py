@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,6 @@ from hil.errors import (
     DeadmanError,
     FaultError,
     LeaseError,
-    LimitError,
     LinkError,
     RunError,
     SafetyError,
@@ -25,7 +25,7 @@ from hil.links.zeromq import BusClient
 from hil.mechanics.geometry import triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import bus
-from hil.rigs.base import RigState
+from hil.rigs.base import RigState, Token
 from hil.safety.deadman import Minting
 from hil.services import owner
 from tests.system.rigs import (
@@ -114,60 +114,78 @@ def test_a_lease_that_runs_out_makes_the_rig_safe(tmp_path: Path) -> None:
             rig.settle(load_cases(1))
 
 
-def test_no_limit_can_be_passed(tmp_path: Path) -> None:
-    """From the contract, and from a client that makes its messages itself."""
+def test_no_limit_can_be_passed_without_our_client(tmp_path: Path) -> None:
+    """A client that makes its messages itself: the mirror holds the limits, not the client."""
     config = spring_config(ideal=True)
-    with mirror(config, tmp_path), client(config) as rig:
-        rig.configure()
-        rig.activate()
-        for value in (0.2001, -1.0, np.nan, np.inf):
-            loads = load_cases(3)
-            loads[2, 7] = value
-            with pytest.raises(LimitError, match="load case 2, degree of freedom 7"):
-                rig.settle(loads)
-        for shape in ((24,), (2, 23), (0, 24)):
-            with pytest.raises(LimitError):
-                rig.settle(np.zeros(shape))
-        applied = rig.set_stiffness(np.linspace(-1e9, 1e9, 28))
-        assert applied.min() == pytest.approx(68.75)
-        assert applied.max() == pytest.approx(206.25)
-        with pytest.raises(LimitError, match="bond 3"):
-            rig.set_stiffness(np.where(np.arange(28) == 3, np.nan, 137.5))
-        assert rig.state is RigState.ACTIVE
+    with mirror(config, tmp_path):
         ask = BusClient(address(config), "command", bus.CommandReply)
-        loads = load_cases(1)
-        fields = {"token": 99, "valid_until_us": 10**12, "loads": bus.ArrayRef.of(loads)}
-        reply, _ = ask.ask(bus.Settle, loads, lease="guess", **fields)
-        assert isinstance(reply, bus.Refused)
-        assert reply.code == "lease"
+        leased, _ = ask.ask(bus.Acquire, client="raw")
+        assert isinstance(leased, bus.Leased)
+        for kind in (bus.Configure, bus.Activate):
+            assert isinstance(ask.ask(kind, lease=leased.lease)[0], bus.Done)
+        for lease, force, code in (
+            ("guess", 0.01, "lease"),
+            (leased.lease, 0.3, "limit"),
+            (leased.lease, np.nan, "limit"),
+        ):
+            loads = np.full((1, 24), force)
+            reply, _ = ask.ask(
+                bus.Settle,
+                loads,
+                lease=lease,
+                token=1,
+                valid_until_us=10**12,
+                loads=bus.ArrayRef.of(loads),
+            )
+            assert isinstance(reply, bus.Refused)
+            assert reply.code == code
+        stiff = np.full(28, 1e6)
+        reply, (applied,) = ask.ask(
+            bus.SetStiffness, stiff, lease=leased.lease, stiffness=bus.ArrayRef.of(stiff)
+        )
+        np.testing.assert_array_equal(applied, np.full(28, 206.25))
         ask.close()
 
 
-def test_a_token_is_needed_fresh_and_is_cut_to_the_watchdog(tmp_path: Path) -> None:
+class Odd(Minting):
+    """Mints what a test tells it to, and notes when its tokens end."""
+
+    def __init__(self, life_us: int, sequence: int = 0) -> None:
+        super().__init__(life_us)
+        self.sequence = sequence
+        self.minted: list[Token] = []
+
+    def take(self, device_us: int) -> Token:
+        token = super().take(device_us)
+        if self.sequence:
+            token = Token(self.sequence, token.valid_until_us)
+        self.minted.append(token)
+        return token
+
+
+def test_a_used_token_is_refused(tmp_path: Path) -> None:
     config = spring_config(ideal=True)
-
-    class Odd(Minting):
-        """Mints what a test tells it to."""
-
-        plan: tuple[int, int] | None = None
-
-        def take(self, device_us: int):  # type: ignore[no-untyped-def]
-            from hil.rigs.base import Token
-
-            token = super().take(device_us)
-            if self.plan is None:
-                return token
-            return Token(self.plan[0] or token.sequence, device_us + self.plan[1])
-
-    odd = Odd(1_000_000)
-    with mirror(config, tmp_path), client(config, mint=lambda life: odd) as rig:
+    with mirror(config, tmp_path), client(config, mint=lambda life: Odd(life, 7)) as rig:
         rig.configure()
         rig.activate()
         rig.set_stiffness(MIDDLE)
         rig.settle(load_cases(1))
-        odd.plan = (1, 1_000_000)
         with pytest.raises(DeadmanError, match="TOKEN_STALE"):
             rig.settle(load_cases(1))
+
+
+def test_one_token_is_worth_one_batch_of_a_device(tmp_path: Path) -> None:
+    """A client that asks for an hour and does not split: the mirror cannot make a second token."""
+    record = tmp_path / "plant.jsonl"
+    config = spring_config(ideal=True, board__record=str(record), rig__watchdog=0.3)
+    with mirror(config, tmp_path), client(config, mint=lambda _: Odd(3_600_000_000)) as rig:
+        info = rig.configure()
+        rig.activate()
+        rig.set_stiffness(MIDDLE)
+        rig._info = replace(info, max_cases=32)
+        with pytest.raises(DeadmanError, match="needs a token of its own"):
+            rig.settle(load_cases(20))
+        assert events(record)[-1]["max"] == 0
 
 
 def test_an_expired_token_ends_the_batch_in_a_latched_fault(tmp_path: Path) -> None:
@@ -180,7 +198,7 @@ def test_an_expired_token_ends_the_batch_in_a_latched_fault(tmp_path: Path) -> N
         begin = rig.device_us
         with pytest.raises(DeadmanError, match="expired"):
             rig.settle(load_cases(16))
-        assert rig.state is RigState.FAULT
+        assert rig.fault
         last = events(record)[-1]
         assert last["max"] == 0
         assert last["time_us"] == begin + 100_000
@@ -231,17 +249,8 @@ def test_a_killed_mirror_leaves_a_safe_plant(tmp_path: Path) -> None:
     """kill −9 in the middle of a batch; judged by the plant's own record."""
     with board(tmp_path, "clock=wall", "rig.settle=0.3", "rig.watchdog=1.5") as (port, record):
         config = spring_config(sim=False, rig__port=str(port), rig__settle=0.3, rig__watchdog=1.5)
-        minted: list[int] = []
-
-        class Noting(Minting):
-            """Notes when its tokens end."""
-
-            def take(self, device_us: int):  # type: ignore[no-untyped-def]
-                token = super().take(device_us)
-                minted.append(token.valid_until_us)
-                return token
-
-        with mirror(config, tmp_path), client(config, mint=lambda _: Noting(600_000)) as rig:
+        odd = Odd(600_000)
+        with mirror(config, tmp_path), client(config, mint=lambda _: odd) as rig:
             rig.configure()
             rig.activate()
             rig.set_stiffness(MIDDLE)
@@ -264,7 +273,7 @@ def test_a_killed_mirror_leaves_a_safe_plant(tmp_path: Path) -> None:
             assert isinstance(error, LinkError)
             assert "mirror at ipc://" in str(error)
             until(lambda: events(record)[-1]["max"] == 0)
-            late = events(record)[-1]["time_us"] - minted[-1]
+            late = events(record)[-1]["time_us"] - odd.minted[-1].valid_until_us
             assert 0 <= late < 250_000  # us; how late Linux wakes a process, not the firmware
         with mirror(config, tmp_path), client(config, "next") as rig:
             rig.configure()  # reads the device back and clears its expired token
@@ -304,7 +313,7 @@ def test_garbage_on_the_bus_is_refused_and_counted(tmp_path: Path) -> None:
         for socket in ("command", "status"):
             raw = context.socket(zmq.DEALER)
             raw.linger = 500
-            raw.connect(address(config).endpoint(socket))  # type: ignore[arg-type]
+            raw.connect(address(config).endpoint(socket))
             for _ in range(2000):
                 frames = [rng.bytes(int(rng.integers(0, 200))) for _ in range(rng.integers(1, 4))]
                 raw.send_multipart(frames)
@@ -350,7 +359,9 @@ def test_telemetry_says_state_measurement_and_twin(tmp_path: Path) -> None:
         listener.close()
         context.term()
     measurement = heard["spring-network/measurement"]
-    assert len(measurement["elongation"]) == 28  # type: ignore[arg-type]
+    elongation = measurement["elongation"]
+    assert isinstance(elongation, list)
+    assert len(elongation) == 28
     residual = measurement["twin_residual"]
     assert isinstance(residual, float)
     assert 0.001 < residual < 0.2  # 12 bit, 0.5 % mismatch, 1 % noise: seen, and no more

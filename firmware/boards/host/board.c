@@ -75,20 +75,23 @@ void board_look(board_t *board, int64_t timeout_ns) {
         /* Nothing was asked of the plant: it hung up, or said something nobody wants. */
         uint8_t bytes[256];
         ssize_t n = read(board->plant_fd, bytes, sizeof bytes);
-        board->plant_closed = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+            board->plant_closed = true;
+        }
     }
 }
 
 static void wait_until(void *context, uint64_t until_us) {
     board_t *board = context;
-    if (board->host_ready) {
-        return;
+    if (board->host_ready || board->plant_closed || board_stopping) {
+        return; /* news that came during an exchange with the plant, say */
     }
     if (until_us == UINT64_MAX) {
         board_look(board, -1);
     } else if (board->virtual_clock) {
         board_look(board, 0);
-        if (!board->host_ready && !board->plant_closed && until_us > board->now_us) {
+        bool news = board->host_ready || board->plant_closed || board_stopping;
+        if (!news && until_us > board->now_us) {
             board->now_us = until_us;
         }
     } else {

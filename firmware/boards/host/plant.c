@@ -9,13 +9,15 @@
 
 #include "board.h"
 
-#define PLANT_TIMEOUT_S 5 /* wall clock: an answer later than this is a failure */
+#ifndef PLANT_TIMEOUT_MS
+#define PLANT_TIMEOUT_MS 5000 /* wall clock: an answer later than this is a failure */
+#endif
 
 /* Wait until the plant can be read or written; virtual time waits for ever, unless the
  * program is to end. Returns false when the wait was in vain. */
 static bool wait_plant(board_t *board, short events) {
     struct pollfd plant = {.fd = board->plant_fd, .events = events};
-    struct timespec limit = {.tv_sec = PLANT_TIMEOUT_S};
+    struct timespec limit = {PLANT_TIMEOUT_MS / 1000, PLANT_TIMEOUT_MS % 1000 * 1000000L};
     sigset_t none;
     sigemptyset(&none);
     for (;;) {

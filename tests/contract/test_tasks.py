@@ -1,0 +1,166 @@
+"""What every task keeps; a new file in `hil/tasks` is picked up by itself."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hil.tasks
+from hil.config import Settings, load
+from hil.mechanics.geometry import Geometry, triangular_lattice
+from hil.mechanics.spring_network import SpringNetwork
+from hil.tasks.base import AbstractStaticTask
+from hil.types import Array, IntArray
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def found() -> list[type[Any]]:
+    """Return every task that can be made, of every module in `hil.tasks`."""
+    tasks = []
+    for entry in pkgutil.iter_modules(hil.tasks.__path__):
+        module = importlib.import_module(f"hil.tasks.{entry.name}")
+        tasks += [
+            item
+            for _, item in inspect.getmembers(module, inspect.isclass)
+            if issubclass(item, AbstractStaticTask)
+            and not inspect.isabstract(item)
+            and item.__module__ == module.__name__
+        ]
+    return tasks
+
+
+@pytest.fixture(params=found(), ids=lambda kind: kind.__name__)
+def kind(request: pytest.FixtureRequest) -> type[Any]:
+    chosen: type[Any] = request.param
+    return chosen
+
+
+@pytest.fixture
+def geometry() -> Geometry:
+    return triangular_lattice(4)
+
+
+def make(kind: type[Any], geometry: Geometry, seed: int = 3) -> AbstractStaticTask:
+    task: AbstractStaticTask = kind(kind.Settings(), geometry=geometry, seed=seed)
+    return task
+
+
+def some(task: AbstractStaticTask, count: int = 24) -> IntArray:
+    """Return samples of both parts."""
+    everything = np.concatenate([task.train, task.test])
+    return np.random.default_rng(1).choice(everything, count, replace=False)
+
+
+def displaced(task: AbstractStaticTask, geometry: Geometry, batch: IntArray) -> Array:
+    """Return where a network of uneven stiffness goes under the task's loads."""
+    network = SpringNetwork.from_geometry(geometry)
+    k = np.random.default_rng(2).uniform(90.0, 180.0, network.bond_count)
+    return network.settle(k, task.loads(batch)).displacement
+
+
+def test_there_are_tasks_to_test() -> None:
+    assert "Iris" in {kind.__name__ for kind in found()}
+
+
+def test_it_is_a_part(kind: type[Any]) -> None:
+    assert issubclass(kind.Settings, Settings)
+    assert kind.Settings() == kind.Settings(), "settings need defaults, and equality"
+    with pytest.raises(AttributeError):
+        kind.Settings().seed = 1
+
+
+def test_train_and_test_share_no_sample(kind: type[Any], geometry: Geometry) -> None:
+    task = make(kind, geometry)
+    assert task.n_train == len(task.train) > 0
+    assert task.n_test == len(task.test) > 0
+    together = np.concatenate([task.train, task.test])
+    assert len(np.unique(together)) == len(together)
+
+
+def test_shapes_and_ranges(kind: type[Any], geometry: Geometry) -> None:
+    task = make(kind, geometry)
+    batch = some(task)
+    u = displaced(task, geometry, batch)
+    assert task.loads(batch).shape == u.shape == (24, 24)
+    assert task.adjoint_loads(u, batch).shape == u.shape
+    assert task.loss(u, batch).shape == task.predict(u).shape == task.labels(batch).shape == (24,)
+    score = task.score(u, batch)
+    assert score.shape == (24,)
+    assert ((score >= 0) & (score <= 1)).all()
+    for name in ("loads", "labels"):
+        assert np.isfinite(getattr(task, name)(batch)).all()
+    assert np.isfinite(task.loss(u, batch)).all()
+    for label in (task.labels(batch), task.predict(u)):
+        assert np.issubdtype(label.dtype, np.integer)
+        assert ((label >= 0) & (label < max(1, len(task.classes)))).all()
+    assert all(geometry.dof(node, 0) >= 0 for node in task.inputs + task.outputs)
+
+
+def test_one_sample_is_judged_by_itself(kind: type[Any], geometry: Geometry) -> None:
+    task = make(kind, geometry)
+    batch = some(task)
+    u = displaced(task, geometry, batch)
+    for i in (0, 7):
+        one = slice(i, i + 1)
+        assert np.array_equal(task.loads(batch)[one], task.loads(batch[one]))
+        assert np.array_equal(task.loss(u, batch)[one], task.loss(u[one], batch[one]))
+        assert np.array_equal(
+            task.adjoint_loads(u, batch)[one], task.adjoint_loads(u[one], batch[one])
+        )
+
+
+def test_the_same_seed_is_the_same_task(kind: type[Any], geometry: Geometry) -> None:
+    first, again, other = (make(kind, geometry, seed) for seed in (3, 3, 4))
+    batch = some(first)
+    assert np.array_equal(first.train, again.train)
+    assert np.array_equal(first.test, again.test)
+    assert np.array_equal(first.loads(batch), again.loads(batch))
+    u = displaced(first, geometry, batch)
+    assert np.array_equal(first.adjoint_loads(u, batch), again.adjoint_loads(u, batch))
+    assert not np.array_equal(first.train, other.train)
+
+
+def test_adjoint_loads_are_minus_the_slope_of_the_loss(kind: type[Any], geometry: Geometry) -> None:
+    task = make(kind, geometry)
+    batch = some(task)
+    u = displaced(task, geometry, batch)
+    step = 1e-5 * np.abs(u).max()
+    slope = np.zeros_like(u)
+    for dof in range(u.shape[1]):
+        up, down = u.copy(), u.copy()
+        up[:, dof] += step
+        down[:, dof] -= step
+        slope[:, dof] = (task.loss(up, batch) - task.loss(down, batch)) / (2 * step)
+    adjoint = task.adjoint_loads(u, batch)
+    scale = np.abs(slope).max(axis=1, keepdims=True)
+    assert (scale > 0).all()
+    # Samples whose loss bends hard (an output close to its kink) have the larger error.
+    error = np.abs(adjoint + slope) / scale
+    assert np.median(error.max(axis=1)) < 1e-6
+    assert error.max() < 1e-2
+
+
+def test_nothing_it_is_given_is_changed(kind: type[Any], geometry: Geometry) -> None:
+    task = make(kind, geometry)
+    batch = some(task)
+    loads = task.loads(batch)
+    u = displaced(task, geometry, batch)
+    u.setflags(write=False)
+    task.loss(u, batch), task.adjoint_loads(u, batch), task.predict(u), task.score(u, batch)
+    loads[:] = 7.0  # a caller may scribble on what it was given
+    assert (task.loads(batch) != 7.0).any()
+
+
+def test_loads_are_inside_the_limit_of_the_shipped_rig(kind: type[Any], geometry: Geometry) -> None:
+    limit = load(CONFIGS / "spring_network.toml").rig["force_max"]
+    for seed in range(5):
+        task = make(kind, geometry, seed)
+        everything = np.concatenate([task.train, task.test])
+        assert 0 < np.abs(task.loads(everything)).max() <= limit
