@@ -59,7 +59,8 @@ class DensePlan(AbstractPlan):
     def __init__(self, compat: Any) -> None:
         self.dof = compat.shape[1]
         bond, row, column, value = _contributions(csr_array(compat))
-        self._scatter = _scatter(row * self.dof + column, bond, value, self.dof**2, compat.shape[0])
+        entry = row * self.dof + column
+        self._scatter = _scatter(entry, bond, value, self.dof**2, compat.shape[0])
 
     def factorise(self, k: AnyArray) -> AbstractFactorisation:
         """Return the Cholesky factor at stiffness k."""
@@ -79,7 +80,7 @@ class DenseCholesky(AbstractFactorisation):
     def solve(self, load: AnyArray) -> AnyArray:
         """Return the displacements under loads."""
         solution, _ = lapack.dpotrs(self._factor, load.T, lower=1)
-        return solution.T  # type: ignore[no-any-return]
+        return np.asarray(solution).T
 
 
 class BandedPlan(AbstractPlan):
@@ -98,12 +99,12 @@ class BandedPlan(AbstractPlan):
         place = np.empty_like(order)
         place[order] = np.arange(self.dof)
         self._order: IntArray | None = order
-        if np.abs(row - column).max() <= np.abs(place[row] - place[column]).max():
+        if _reach(row, column) <= _reach(place[row], place[column]):
             place, self._order = np.arange(self.dof), None
         row, column = place[row], place[column]
         below = row >= column
         bond, row, column, value = bond[below], row[below], column[below], value[below]
-        self._depth = int((row - column).max()) + 1
+        self._depth = int((row - column).max(initial=0)) + 1
         entry = column * self._depth + row - column
         self._scatter = _scatter(entry, bond, value, self.dof * self._depth, bonds)
 
@@ -140,8 +141,8 @@ class BandedCholesky(AbstractFactorisation):
         ordered = load if self._order is None else load[:, self._order]
         solution, _ = lapack.dpbtrs(self._factor, ordered.T, lower=1)
         if self._order is None:
-            return solution.T  # type: ignore[no-any-return]
-        displacement = np.empty_like(load)
+            return np.asarray(solution).T
+        displacement = np.empty(load.shape)
         displacement[:, self._order] = solution.T
         return displacement
 
@@ -178,6 +179,11 @@ def _contributions(compat: Any) -> tuple[IntArray, IntArray, IntArray, AnyArray]
         dof[bond, second].astype(np.int64),
         value[bond, first] * value[bond, second],
     )
+
+
+def _reach(row: IntArray, column: IntArray) -> int:
+    """Return how far from the diagonal the farthest entry lies."""
+    return int(np.abs(row - column).max(initial=0))
 
 
 def _scatter(entry: IntArray, bond: IntArray, value: AnyArray, entries: int, bonds: int) -> Any:

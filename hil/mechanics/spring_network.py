@@ -44,7 +44,7 @@ class SpringNetwork:
 
     nodes: (n, d), m. bonds: (m, 2), nodes from 0. fixed: nodes that do not move, from 0.
     Stiffness k is (bonds,), N/m, and may be complex (a complex step); loads are (dof,) or
-    (batch, dof), N. Instances hold no state: they may be shared between threads.
+    (batch, dof), N. A network may be shared between threads.
     Raises MechanicsError for nodes and bonds that make no network.
     """
 
@@ -221,16 +221,12 @@ class SpringNetwork:
             names = ", ".join(self._named(bond) for bond in absent[:4])
             more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
             without, remedy = f"without bond {names}{more} ", "give the bond a stiffness"
-        modes = (
-            "is a zero mode, a motion that stretches"
-            if count == 1
-            else (
-                f"are {'at least ' if count >= ENOUGH_MODES else ''}{count} zero modes, "
-                "motions that stretch"
-            )
-        )
+        modes = "is a zero mode, a motion that stretches"
+        if count > 1:
+            least = "at least " if count >= ENOUGH_MODES else ""
+            modes = f"are {least}{count} zero modes, motions that stretch"
         return MechanicsError(
-            f"spring network: {without}there {modes} no bond, of node "
+            f"spring network: {without}there {modes} no bond beyond rounding, of node "
             f"{numbers(most)}; {remedy} or fix another node"
         )
 

@@ -65,7 +65,7 @@ class Desk:
         if isinstance(request, bus.Stop):
             self._stop_rig(request.reason)
             end = time.monotonic() + STOP_CONFIRM_S
-            while self._report().state == "active" and time.monotonic() < end:
+            while self._report().state in ("active", "inactive") and time.monotonic() < end:
                 self._end.wait(0.005)
         report = msgspec.structs.replace(self._report(), seq=request.seq, t_ns=self._clock.now_ns())
         if isinstance(request, bus.StatusRequest):

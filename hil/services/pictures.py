@@ -80,8 +80,8 @@ def draw(
 
 
 GRADIENT_TITLES = {
-    "model": "Gradient measured in place, against the model",
-    "differences": "Gradient measured in place, against differences on the rig",
+    "model": "Gradient in place against the model",
+    "differences": "Gradient in place against differences",
 }
 
 

@@ -101,6 +101,10 @@ class ExactRig(AbstractStaticRig):
     def state(self) -> RigState:
         return RigState.ACTIVE
 
+    @property
+    def fault(self) -> str:
+        return ""
+
     def configure(self) -> RigInfo:
         raise NotImplementedError  # training is given a rig that is active
 
