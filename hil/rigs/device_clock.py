@@ -32,7 +32,7 @@ class DeviceClock:
         self.kind = kind
         self.offset: ClockOffset | None = None
         self._device_us = 0
-        self._seen = 0.0
+        self._seen: float | None = None  # host time of the newest frame, s
 
     def restart(self, device_us: int) -> None:
         """Begin again after a handshake; a device that rebooted starts at its own zero."""
@@ -42,11 +42,11 @@ class DeviceClock:
     def observe(self, device_us: int) -> None:
         """Take note of the device time of a frame that has just arrived."""
         self._device_us = device_us
-        self._seen = time.monotonic() if self.kind == "wall" else 0.0
+        self._seen = time.monotonic() if self.kind == "wall" else None
 
     def now_us(self) -> int:
         """Return device time in microseconds."""
-        if self.kind == "virtual":
+        if self._seen is None:  # virtual, or no frame yet
             return self._device_us
         return self._device_us + int((time.monotonic() - self._seen) * 1e6)
 

@@ -107,6 +107,7 @@ class Mirror:
         try:
             self._desk.start()
             self._connect()
+            self._look()
             ready()
             while not until.is_set():
                 if self._server.command.poll(IDLE_MS):

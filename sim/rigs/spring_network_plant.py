@@ -58,7 +58,9 @@ class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
     """The plant table of a simulated spring network."""
 
     settling_time: Annotated[float, Meta(ge=0, le=60, description="of the relaxation, s")]
-    displacement_range: Range
+    displacement_range: (
+        Range | Annotated[tuple[Range, ...], Meta(description="one per axis, x first, m")]
+    )
     elongation_range: Range
     imperfections: Imperfections = Imperfections()
 
@@ -117,8 +119,8 @@ class SpringNetworkPlant:
         self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
         self._noise = TimeNoise(seed, self.channels)
         self._saturates = not ideal
-        self._full_scale = np.repeat(  # (channels,), m
-            [settings.displacement_range, settings.elongation_range], [dof, bonds]
+        self._full_scale = np.concatenate(  # (channels,), m
+            [self._displacement_ranges(), np.full(bonds, settings.elongation_range)]
         )
         # From here on readings are in units of full scale.
         self._factorisation: AbstractFactorisation | None = None  # None: stiffness has changed
@@ -188,6 +190,17 @@ class SpringNetworkPlant:
             reading = quantise(reading, -1.0, 1.0, flaws.adc_bits)
         reading *= self._full_scale
         return reading
+
+    def _displacement_ranges(self) -> Array:
+        """Return the full scale of every displacement sensor: (dof,), m."""
+        axes = self.network.geometry.dimensions
+        given = np.atleast_1d(self.settings.displacement_range)
+        if len(given) not in (1, axes):
+            raise ConfigError(
+                f"board.plant.displacement_range: {len(given)} values; give one for all axes "
+                f"or one for each of {axes}"
+            )
+        return np.tile(np.broadcast_to(given, axes), self.network.dof // axes)
 
     def _reading(self, time_us: int) -> Array:
         """Return where the network is, without any sensor: (channels,), of full scale."""

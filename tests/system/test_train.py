@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hil.messages import wire
+from hil.messages.frame import Frame, encode
 from hil.recording.reader import read, read_metadata
 from hil.services import owner
+from tests.devices import PtyDevice
 from tests.system.rigs import IRIS, SPRING, hil, kill, mirror, spring_config, until
 
 SHORT = ("--set", "training.epochs=3", "--set", "training.evaluate_every=1")
@@ -220,6 +223,39 @@ def test_a_missing_port_is_one_line_and_exit_2(tmp_path: Path) -> None:
         assert ended.returncode == 2, ended.stderr
         (line,) = [line for line in ended.stderr.splitlines() if line.startswith("hil: ")]
         assert f"port {tmp_path}/none: cannot be opened" in line
+
+
+def test_firmware_of_another_version_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    def other_version(frame: Frame) -> bytes:
+        info = wire.Info(0, 1, 0xDEADBEEF, 1, 0, 60_000_000, 24, 28, 32, 0, (0,) * 16)
+        return encode(info, frame.seq)
+
+    device = PtyDevice(other_version)
+    try:
+        ended = hil("train", str(IRIS), "--runs", str(tmp_path), "--set", f"rig.port={device.port}")
+    finally:
+        device.close()
+    assert ended.returncode == 2, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("hil: ")]
+    assert "the firmware's message schema is 0xdeadbeef, this host speaks 0x" in line
+
+
+def test_a_silent_device_leaves_the_mirror_up_and_the_trainer_told(tmp_path: Path) -> None:
+    device = PtyDevice(lambda frame: b"")
+    config = spring_config(sim=False, rig__port=device.port)
+    try:
+        with mirror(config, tmp_path):
+            report = owner.status(config)
+            assert report is not None
+            assert report.state == "unconfigured"
+            assert "did not answer InfoRequest" in report.fault
+            port = f"rig.port={device.port}"
+            ended = hil("train", str(IRIS), "--runs", str(tmp_path / "runs"), "--set", port)
+            assert ended.returncode == 1
+            assert "did not answer InfoRequest" in ended.stderr
+            assert owner.status(config) is not None
+    finally:
+        device.close()
 
 
 def test_a_singular_network_is_one_line_and_exit_2(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def test_averaging_takes_the_square_root_of_the_samples_off_the_noise() -> None:
         rig = active(ideal=False, rig__samples=samples, board__plant__imperfections__adc_bits=0)
         found = rig.settle(np.repeat(some_loads(1), 300, axis=0)).displacement
         scatter[samples] = found.std(axis=0).mean()
-    assert scatter[2] == pytest.approx(0.01 * 0.004 / np.sqrt(2), rel=0.05)
-    assert scatter[32] == pytest.approx(0.01 * 0.004 / np.sqrt(32), rel=0.05)
+    assert scatter[2] == pytest.approx(0.01 * 0.0023 / np.sqrt(2), rel=0.05)
+    assert scatter[32] == pytest.approx(0.01 * 0.0023 / np.sqrt(32), rel=0.05)
 
 
 def test_same_seed_same_bits_other_seed_other_bits() -> None:

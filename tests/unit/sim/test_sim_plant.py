@@ -15,7 +15,7 @@ from sim.rigs.spring_network_plant import PlantEvent, SpringNetworkPlant
 from tests.unit.sim.rig import at_rest, shipped, some_loads, some_stiffness
 
 LONG = 1_000_000  # us, a thousand time constants
-FULL_SCALE = np.repeat([0.004, 0.002], [24, 28])  # m, of the shipped sensors
+FULL_SCALE = np.concatenate([np.tile([0.0006, 0.004], 12), np.full(28, 0.0015)])  # m, as shipped
 
 
 def make(seed: int = 0, ideal: bool = False, **imperfections: Any) -> SpringNetworkPlant:
@@ -65,7 +65,7 @@ def test_it_snaps_to_rest_once_the_residual_is_a_millionth_of_full_scale() -> No
     rest = plant.sample(LONG)
     peak = np.abs(rest / FULL_SCALE).max()
     snap_us = math.log(peak / 1e-6) * 1000
-    assert np.abs(plant.sample(int(snap_us) - 2) - rest).max() > 0.9e-6 * 0.002
+    assert np.abs(plant.sample(int(snap_us) - 2) - rest).max() > 0.9e-6 * 0.0006
     np.testing.assert_array_equal(plant.sample(int(snap_us) + 2), rest)
 
 

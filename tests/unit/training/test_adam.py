@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from hil.training.adam import Adam, AdamState
+from hil.types import Array
 
 GRADIENTS = np.random.default_rng(0).normal(size=(200, 5)) * [1e-6, 1e-2, 1.0, 1e2, 1e6]
 
 
-def by_sums(adam: Adam, gradients: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> object:
+def by_sums(adam: Adam, gradients: Array) -> Array:
     """Return the last change from all gradients at once, without a recursion."""
     t = len(gradients)
     age = np.arange(t)[::-1, None]
     first = (1 - adam.beta1) * (adam.beta1**age * gradients).sum(0) / (1 - adam.beta1**t)
     second = (1 - adam.beta2) * (adam.beta2**age * gradients**2).sum(0) / (1 - adam.beta2**t)
-    return -adam.rate * first / (np.sqrt(second) + adam.epsilon)
+    return np.asarray(-adam.rate * first / (np.sqrt(second) + adam.epsilon))
 
 
 def test_every_step_is_what_the_sums_give() -> None:

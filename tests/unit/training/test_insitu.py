@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from hil.config import check
 from hil.errors import ConfigError, RunError
 from hil.rigs.base import MeasuredEquilibrium
+from hil.training.adam import AdamState
 from hil.training.events import EpochDone, Started, StepDone
 from hil.training.insitu import InSituSettings
 from hil.types import Array
 from tests.unit.training.parts import ExactRig, Parts, parts
 
-QUIET = {"training__check__every": 0, "training__evaluate_every": 0}
+QUIET: dict[str, Any] = {"training__check__every": 0, "training__evaluate_every": 0}
 
 
 def steps_of(p: Parts, rig: Any) -> list[StepDone]:
@@ -111,7 +113,7 @@ def test_evaluation_is_of_the_stiffness_after_the_last_step() -> None:
 
 
 def test_the_published_loss_of_a_short_batch_is_divided_by_16() -> None:
-    over = {"training__epochs": 1, "training__rate": 1e-9} | QUIET
+    over: dict[str, Any] = {"training__epochs": 1, "training__rate": 1e-9} | QUIET
     mean = parts(preset="published", training__short_batch="mean", **over)
     published = parts(preset="published", **over)
     a, b = (last_of(p, ExactRig(p.network)) for p in (mean, published))
@@ -136,19 +138,15 @@ def test_rounding_does_not_stop_steps_smaller_than_a_level() -> None:
     p = parts(training__epochs=10, training__rate=1e-4, **QUIET)
     rig = ExactRig(p.network, level=0.9)
     done = steps_of(p, rig)
-    moved = [np.abs(b.applied - a.applied).max() for a, b in zip(done, done[1:], strict=False)]
+    moved = [np.abs(b.applied - a.applied).max() for a, b in pairwise(done)]
     assert min(moved) == 0.0  # steps were smaller than a level
     assert np.abs(done[-1].applied - done[0].applied).max() > 1.0  # and added up
 
 
 @pytest.mark.parametrize("chain_factor", [True, False])
 def test_saturated_stiffness_comes_back(chain_factor: bool) -> None:
-    p = parts(training__rate=0.02, training__chain_factor=chain_factor)
-    training, state = p.training, None
-    variable, push = np.zeros(28), np.full(28, 1e-3)
-    from hil.training.adam import AdamState
-
-    state = AdamState.start(28)
+    training = parts(training__rate=0.02, training__chain_factor=chain_factor).training
+    variable, push, state = np.zeros(28), np.full(28, 1e-3), AdamState.start(28)
 
     def towards(sign: float, steps: int) -> Array:
         nonlocal variable, state
@@ -199,10 +197,10 @@ def test_wide_reaches_its_figures_on_an_ideal_rig() -> None:
 
 
 def test_wide_reaches_its_figures_on_the_imperfect_rig() -> None:
-    p = parts(seed=0, training__epochs=60, **QUIET)
+    p = parts(seed=0, **QUIET)
     test = last_of(p, p.rig()).test
     assert test is not None
-    assert test.accuracy >= 0.86
+    assert test.accuracy >= 0.88
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,8 @@ def trace(events: list[Event]) -> list[bytes]:
     for event in events:
         if isinstance(event, StepDone):
             assert event.adjoint is not None
-            arrays = (event.batch, event.gradient, event.forward.displacement, event.applied)
-            arrays += (event.adjoint.elongation,)
-            found.append(b"".join(a.tobytes() for a in arrays))
+            measured = (event.gradient, event.forward.displacement, event.adjoint.elongation)
+            found.append(b"".join(a.tobytes() for a in (event.batch, *measured, event.applied)))
         elif isinstance(event, EpochDone):
             assert event.test is not None
             found.append(
@@ -99,7 +98,7 @@ def test_a_rig_that_cannot_go_back_is_named(uninterrupted: list[Event]) -> None:
             return applied
 
     rig = Stuck(SHORT.network)
-    with pytest.raises(RunError, match="bond 7 was at .* reads 130.0 N/m after being set again"):
+    with pytest.raises(RunError, match=r"bond 7 was at .* reads 130\.0 N/m after being set again"):
         next(iter(SHORT.training.run(rig, SHORT.task, uninterrupted[3].state)))
 
 
