@@ -104,13 +104,13 @@ class BandedPlan(AbstractPlan):
         row, column = place[row], place[column]
         below = row >= column
         bond, row, column, value = bond[below], row[below], column[below], value[below]
-        self._depth = int((row - column).max(initial=0)) + 1
-        entry = column * self._depth + row - column
-        self._scatter = _scatter(entry, bond, value, self.dof * self._depth, bonds)
+        self.depth = int((row - column).max(initial=0)) + 1
+        entry = column * self.depth + row - column
+        self._scatter = _scatter(entry, bond, value, self.dof * self.depth, bonds)
 
     def factorise(self, k: AnyArray) -> AbstractFactorisation:
         """Return the Cholesky factor at stiffness k."""
-        band = self._scatter.dot(k).reshape(self.dof, self._depth).T
+        band = self._scatter.dot(k).reshape(self.dof, self.depth).T
         factor, info = lapack.dpbtrf(band, lower=1, overwrite_ab=1)
         if info:
             raise _indefinite()
@@ -152,7 +152,7 @@ class SparseLU(AbstractFactorisation):
 
     def __init__(self, matrix: Any) -> None:
         try:
-            self._lu = splu(csc_array(matrix))
+            self._lu = splu(csc_array(matrix, dtype=np.complex128))
         except RuntimeError:
             raise _indefinite() from None
 

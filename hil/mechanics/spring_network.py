@@ -79,7 +79,7 @@ class SpringNetwork:
         k = np.asarray(k)
         real = k.real
         # NaN, negative, zero and very uneven stiffness all fail this one comparison.
-        if k.shape != (self.bond_count,) or not real.max() <= self._safe_ratio * real.min():
+        if k.shape != (self.bond_count,) or not real.max() < self._safe_ratio * real.min():
             self.check(real)
         if k.dtype.kind == "c":
             return SparseLU(self.stiffness_matrix(k))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 from hil.cli import cli
 from hil.config import Config
 from hil.services import owner
-from tests.system.rigs import IRIS, ROOT, SPRING, hil, until
+from tests.system.rigs import IRIS, ROOT, SPRING, hil, mirror, spring_config, until
 
 
 @pytest.mark.parametrize("verb", sorted(cli.commands))
@@ -134,3 +136,25 @@ def test_without_a_compiler_the_demo_names_the_package(wheel: Path, tmp_path: Pa
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("hil: ")]
     assert "apt install gcc libc6-dev" in line
+
+
+def test_the_page_of_the_command_line_is_fresh() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "write_cli_docs", ROOT / "tools/write_cli_docs.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/cli.md").read_text() == module.page(), "run `make docs`"
+
+
+def test_the_python_example_of_the_docs_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs/protocol.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with mirror(spring_config(ideal=True), tmp_path):
+        ended = subprocess.run(
+            [sys.executable, "-c", example], capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("[[")

@@ -106,7 +106,7 @@ static size_t host_read(void *context, uint8_t *bytes, size_t size) {
         return 0;
     }
     ssize_t n = read(board->host_fd, bytes, size);
-    board->host_ready = n == (ssize_t)size;
+    board->host_ready = false; /* if there is more, the next wait will notice */
     return n > 0 ? (size_t)n : 0;
 }
 

@@ -157,10 +157,16 @@ def test_requests_in_a_batch_do_not_change_what_the_plant_sees(start: Start) -> 
 
             board.plant.answer = disturb
         board.ask(w.Run(START_US + 900_000, 1, 1, 16, 0), w.State)
-        assert board.wait_done().status == w.RunStatus.DONE
+        told = []
+        while not isinstance((frame := board.receive()).message, w.RunDone):
+            assert isinstance(frame.message, w.State)
+            told.append((frame.seq - 1000, frame.message.device_us))
         board.plant.answer = lambda message, index: None
-        records.append(board.plant.events)
-        assert board.state().frames > (80 if disturbed else 0)
+        events = board.plant.events
+        records.append(events)
+        assert len(told) >= (80 if disturbed else 0)
+        # Each was answered at the time of the exchange it was sent in, not later.
+        assert told == [(index, events[index].time_us) for index, _ in told]
     assert records[0] == records[1]
 
 
@@ -192,6 +198,22 @@ def test_hosts_come_and_go(start: Start, tmp_path: Path) -> None:
         board.serial.write(b"\0")
         assert board.state().mode == w.Mode.ACTIVE
     assert board.state().bad_frames == 3
+
+
+def test_a_host_that_does_not_read_loses_frames_and_not_the_stream(start: Start) -> None:
+    board = start("virtual")
+    board.activate()
+    board.write(w.Target.STIFFNESS, 0, [100.0] * 28)
+    before = len(board.plant.events)
+    for _ in range(3000):  # 150 kB of answers: more than a pty holds
+        board.serial.write(encode(w.StateRequest(0)))
+    for _ in range(2):  # the second is not begun before the first was answered
+        board.serial.write(encode(w.Apply(28)))
+    board.plant.wait_for(lambda events: len(events) == before + 2)
+    while board.serial.in_waiting:
+        list(board.parser.feed(board.serial.read(board.serial.in_waiting)))
+    assert board.parser.counters.frames < 3000
+    assert board.state().frames > 3000  # the very next answer is whole
 
 
 @pytest.mark.parametrize("host", ["closes its port", "sends and never reads"])
