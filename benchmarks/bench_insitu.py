@@ -16,6 +16,11 @@ solved, and cost and cost gradient are evaluated (nobody uses those of the adjoi
 are evaluated there too). One thing is faster here: the cost gradient is a formula, theirs
 is symbolic. Both use the chain factor of the bounded variable, which theirs leaves out.
 
+"through the stack" (n = 4): the same step on a simulated rig, ideal, under the virtual
+clock: C firmware behind a pty, mirror and ZeroMQ, five processes on this machine. Wall
+time, beside the wall time of "in process", taken in turns. The rig's own time (settling,
+averaging) is given as well: it is what a real rig would need at least.
+
 "per sample, lean": what is left when that port repeats nothing: stiffness once a step,
 matrix once a sample, no fixed nodes in it, cost gradient once. What remains between it and
 "in process" is one factorisation for all and arithmetic on whole batches.
@@ -28,23 +33,36 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hil.config import load
 from hil.mechanics.geometry import Geometry, triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
+from hil.rigs.remote import RemoteRig
+from hil.safety.deadman import Minting
+from hil.services.mirror import bus_address
+from hil.services.owner import ChildMirror, MirrorJob
 from hil.tasks.iris import Iris, IrisSettings
 from hil.training.adam import Adam, AdamState
 from hil.training.bounded import BoundedStiffness
+from hil.training.events import StepDone
+from hil.training.gradient_check import GradientCheckSettings
+from hil.training.insitu import InSituSettings, InSituTraining
 from hil.types import Array, IntArray
 
 OURS = "in process"  # what the others are compared with
+STACK = "through the stack"
+STACK_EVENTS = 24  # per turn: three epochs of seven steps
+SPRING = Path(__file__).parents[1] / "configs" / "spring_network.toml"
 SAMPLES = 16
 LOW, HIGH, BETA = 89.375, 185.625, 10.0  # N/m, N/m, 1: widths of 1.3 to 2.7 mm
 RATE, BETA1, BETA2, EPSILON = 0.006, 0.9, 0.999, 1e-8
@@ -196,9 +214,9 @@ def lean_per_sample(case: Case) -> Step:
     def step() -> Learned:
         k = LOW + (HIGH - LOW) / (1 + np.exp(-BETA * case.start))
         products = np.zeros_like(k)
-        for load, target in zip(loads, targets, strict=True):
+        for pull, target in zip(loads, targets, strict=True):
             matrix = (compat_t * k) @ compat
-            u = np.linalg.solve(matrix, load)
+            u = np.linalg.solve(matrix, pull)
             _, slope = cost_and_slope(u[read], target)
             adjoint_load = np.zeros_like(u)
             adjoint_load[read] = -slope
@@ -211,7 +229,6 @@ def lean_per_sample(case: Case) -> Step:
 
 
 # A method is a name, what makes its step for a case, and the largest lattice it is run on.
-# The step through the whole stack goes here.
 METHODS: dict[str, tuple[Callable[[Case], Step], int]] = {
     OURS: (in_process, max(SIZES)),
     "published procedure": (published_procedure, PORT_MAX),
@@ -247,6 +264,49 @@ def measure(case: Case, n: int, repeats: int) -> dict[str, dict[str, float]]:
             times[name].append(block(step, lengths[name]))
     ours = statistics.median(times[OURS])
     return {name: figures(found, lengths[name], ours) for name, found in times.items()}
+
+
+def measure_stack(case: Case, repeats: int) -> dict[str, dict[str, float]]:
+    """Return wall time per step, s, in process and through the stack, in turns."""
+    config = load(SPRING, sim=True, overrides={"ideal": True, "rig.name": f"bench-{os.getpid()}"})
+    address, _, _ = bus_address(config)
+    settings = InSituSettings(
+        stiffness=(LOW, HIGH), beta=BETA, rate=RATE, epochs=10_000,
+        evaluate_every=0, check=GradientCheckSettings(every=0),
+    )  # fmt: skip
+    training = InSituTraining(settings, network=case.network, seed=0)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ChildMirror(MirrorJob(config), Path(folder) / "mirror.log"),
+        RemoteRig(address, mint=Minting, client="bench") as rig,
+    ):
+        rig.configure()
+        rig.activate()
+        events = training.run(rig, case.task)
+        next(events)  # the rig is set to its start
+        ours = in_process(case)
+        wall: dict[str, list[float]] = {OURS: [], STACK: []}
+        begun_us, steps = rig.device_us, 0
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            taken = [next(events) for _ in range(STACK_EVENTS)]
+            done = sum(isinstance(event, StepDone) for event in taken)
+            wall[STACK].append((time.perf_counter() - begin) / done)
+            steps += done
+            begin = time.perf_counter()
+            for _ in range(200):
+                ours()
+            wall[OURS].append((time.perf_counter() - begin) / 200)
+        rig_s = (rig.device_us - begun_us) / 1e6 / steps
+    medians = {name: statistics.median(times) for name, times in wall.items()}
+    return {
+        OURS: {"wall_s": medians[OURS], "over_in_process": 1.0},
+        STACK: {
+            "wall_s": medians[STACK],
+            "over_in_process": medians[STACK] / medians[OURS],
+            "rig_s": rig_s,
+        },
+    }
 
 
 def figures(times: list[float], steps: int, ours: float) -> dict[str, float]:
@@ -306,7 +366,15 @@ def main() -> None:
             found = report[f"n={n}"] = measure(case, n, repeats)
             size = (str(n), str(case.network.dof), str(case.network.bond_count))
             table.add_row(*size, *(cell(found, name) for name in METHODS))
+        status.update("measuring the stack")
+        stack = report["stack n=4"] = measure_stack(make_case(4), repeats)
     console.print(table)
+    through = stack[STACK]
+    console.print(
+        f"{STACK}, n = 4: {seconds(through['wall_s'])} wall a step, "
+        f"{through['over_in_process']:.0f}× in process ({seconds(stack[OURS]['wall_s'])}), "
+        f"{through['rig_s']:.3f} s of rig time"
+    )
     console.print(f"medians of {repeats} interleaved blocks of about {BLOCK_S * 1e3:.0f} ms each")
     if arguments.json:
         print(json.dumps(report))

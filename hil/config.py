@@ -1,7 +1,8 @@
 """TOML → checked parts.
 
 A file may build on another (`base = "rig.toml"`), carries named presets, and is
-overlaid by `<base>.sim.toml` when simulated. Precedence: command line (`--set`),
+overlaid by `<base>.sim.toml` when simulated. A text that starts with `./` or `../` is a
+path from the file it stands in. Precedence: command line (`--set`),
 environment (`HIL_TRAINING__EPOCHS=3`), preset, simulation overlay, file, base.
 
 A part is a table with `kind = "module:Class"`; the class names its `Settings` (a
@@ -88,6 +89,7 @@ def _read(path: Path, *, sim: bool) -> Table:
         raise ConfigError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
+    table = _anchored(table, path.parent)
     base = table.pop("base", None)
     if base is not None:
         if not isinstance(base, str):
@@ -97,6 +99,15 @@ def _read(path: Path, *, sim: bool) -> Table:
     if sim and overlay.exists():
         table = merge(table, _read(overlay, sim=False))
     return table
+
+
+def _anchored(value: Any, directory: Path) -> Any:
+    """Return `value` with every string that starts with ./ or ../ as a path of the file."""
+    if isinstance(value, dict):
+        return {key: _anchored(inner, directory) for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str((directory / value).resolve())
+    return value
 
 
 def merge(under: Table, over: Mapping[str, Any]) -> Table:

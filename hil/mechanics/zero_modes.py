@@ -48,7 +48,7 @@ def softest_modes(compat: Any, most: int | None = None) -> Modes:
 def _by_inverse_iteration(compat: Any, most: int) -> Modes:
     """Take a few random motions to the softest there are, by solving with D + shift."""
     matrix = (compat.T @ compat).tocsc()
-    largest = float(abs(matrix).sum(axis=0).max())  # bounds the largest eigenvalue
+    largest = float(abs(matrix).sum(axis=0).max()) or 1.0  # bounds the largest eigenvalue
     dof = compat.shape[1]
     solver = splu(matrix + SHIFT * largest * eye_array(dof, format="csc"))
     block = 4

@@ -73,8 +73,20 @@ class Device:
         return info
 
     def request_mode(self, mode: wire.Mode) -> None:
-        """Ask the device to become active, inactive, or to stop."""
+        """Ask the device to become active or inactive, to stop, or to leave its fault."""
         self.observe(self.ask(wire.ModeRequest(mode), wire.State))
+
+    def act(self, request: Message) -> None:
+        """Have the device do something; raises FaultError when it ended in fault over it."""
+        state = self.ask(request, wire.State)
+        self.observe(state)
+        if state.mode == wire.Mode.FAULT:
+            fault = wire.Fault(state.fault).name
+            self._life.latch(f"device fault {fault}")
+            raise FaultError(
+                f"device on {self.link.url}: {type(request).__name__} ended in fault {fault}; "
+                "remove the cause, then clear()"
+            )
 
     def query(self) -> wire.State:
         """Return the state of the device; a fault of the device latches ours."""

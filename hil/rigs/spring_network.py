@@ -152,7 +152,7 @@ class SpringNetworkRig(AbstractStaticRig):
         """Set every bond; return what the actuators were set to: (bonds,), N/m."""
         self._life.require("set_stiffness", RigState.ACTIVE)
         self.device.exchange(_writes(wire.Target.STIFFNESS, 0, stiffness), wire.State)
-        self.device.observe(self.device.ask(wire.Apply(len(stiffness)), wire.State))
+        self.device.act(wire.Apply(len(stiffness)))
         return self.read_stiffness()
 
     def read_stiffness(self) -> Array:
@@ -171,7 +171,7 @@ class SpringNetworkRig(AbstractStaticRig):
         token = self._tokens.take(device.clock.now_us())
         self._batch += 1
         run = wire.Run(token.valid_until_us, token.sequence, self._batch, len(loads), 0)
-        device.observe(device.ask(run, wire.State))
+        device.act(run)
         self._wait_until_done(len(loads), token)
         displacement = [r for c in cases for r in _reads(wire.Target.DISPLACEMENT, c, dof)]
         elongation = [r for c in cases for r in _reads(wire.Target.ELONGATION, c, bonds)]

@@ -47,6 +47,12 @@ def test_a_file_builds_on_its_base_and_its_preset(task: Path) -> None:
     assert found.board is None
 
 
+def test_a_path_is_meant_from_the_file_it_stands_in(task: Path) -> None:
+    (task.parent / "own.toml").write_text(BASE + '[rig.geometry]\nfile = "./net/work.toml"\n')
+    found = config.load(task.parent / "own.toml")
+    assert found.rig["geometry"]["file"] == str(task.parent / "net/work.toml")
+
+
 def test_the_overlay_counts_only_when_simulated(task: Path) -> None:
     assert config.load(task, sim=True).board == {"kind": "sim.x:Y"}
     assert config.load(task, sim=True).clock == "virtual"

@@ -36,14 +36,14 @@ class Problem:
 
     def losses(self, displacement: AnyArray) -> AnyArray:
         score = (self.weight * displacement).sum(axis=-1)
-        return np.sin(score) + 0.3 * score**2
+        return np.asarray(np.sin(score) + 0.3 * score**2)
 
     def slope(self, displacement: Array) -> Array:
         score = (self.weight * displacement).sum(axis=-1, keepdims=True)
         return np.asarray((np.cos(score) + 0.6 * score) * self.weight)
 
     def mean_loss(self, k: AnyArray) -> AnyArray:
-        return self.losses(self.network.settle(k, self.load).displacement).mean()
+        return np.asarray(self.losses(self.network.settle(k, self.load).displacement).mean())
 
     def gradient(self) -> Array:
         return self.network.backpropagate(self.k, self.load, self.slope).gradient

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hil.errors import MechanicsError
 from hil.mechanics.geometry import Geometry, read_geometry, triangular_lattice, write_geometry
 from hil.mechanics.spring_network import Equilibrium, SpringNetwork
-from hil.types import Array
+from hil.types import AnyArray, Array
 from tests.unit.mechanics import truth
 
 GEOMETRIES: dict[str, Callable[[], Geometry]] = {
@@ -76,14 +76,14 @@ def test_facts_of_the_paper_lattice() -> None:
 
 def test_compatibility_is_the_change_of_length(geometry: Geometry, network: SpringNetwork) -> None:
     small = 1e-9 * np.random.default_rng(0).standard_normal(network.dof)
-    moved = geometry.nodes.copy().ravel()
-    moved[geometry.free_dofs] += small
-    moved = moved.reshape(geometry.nodes.shape)
+    shift = np.zeros(geometry.nodes.size)
+    shift[geometry.free_dofs] = small
 
     def lengths(nodes: Array) -> Array:
-        return np.linalg.norm(nodes[geometry.bonds[:, 1]] - nodes[geometry.bonds[:, 0]], axis=1)
+        span = nodes[geometry.bonds[:, 1]] - nodes[geometry.bonds[:, 0]]
+        return np.asarray(np.sqrt((span**2).sum(axis=1)))
 
-    change = lengths(moved) - lengths(geometry.nodes)
+    change = lengths(geometry.nodes + shift.reshape(geometry.nodes.shape)) - lengths(geometry.nodes)
     np.testing.assert_allclose(network.compat @ small, change, atol=1e-15)
 
 
@@ -144,9 +144,6 @@ def test_arguments_stay_as_they_were(network: SpringNetwork) -> None:
     k, load = draw(network, 6)
     before = k.copy(), load.copy()
     network.backpropagate(k, load, lambda displacement: displacement)
-    np.testing.assert_array_equal((k, *load), (before[0], *before[1]), strict=True) if (
-        network.dof == network.bond_count
-    ) else None
     np.testing.assert_array_equal(k, before[0])
     np.testing.assert_array_equal(load, before[1])
 
@@ -182,10 +179,12 @@ def test_no_load_and_no_case(network: SpringNetwork) -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     network = SpringNetwork.from_geometry(triangular_lattice(4))
     k = np.ones(28)
-    for load in (np.zeros(23), np.zeros((2, 28)), np.zeros((1, 2, 24)), np.float64(1.0)):
+    loads: list[AnyArray] = [np.zeros(23), np.zeros((2, 28)), np.zeros((1, 2, 24)), np.zeros(())]
+    for load in loads:
         with pytest.raises(MechanicsError, match=r"expected \(24,\) or \(batch, 24\)"):
             network.settle(k, load)
-    for stiffness in (np.ones(27), np.ones((1, 28)), np.float64(1.0)):
+    stiffnesses: list[AnyArray] = [np.ones(27), np.ones((1, 28)), np.ones(())]
+    for stiffness in stiffnesses:
         with pytest.raises(MechanicsError, match=r"stiffness has shape .* expected \(28,\)"):
             network.settle(stiffness, np.zeros(24))
 

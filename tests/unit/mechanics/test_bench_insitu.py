@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_methods_of_the_benchmark_agree_and_the_report_is_json() -> None:
+    """The script itself compares gradients; a method that differs ends it with exit 1."""
+    command = [sys.executable, "benchmarks/bench_insitu.py"]
+    done = subprocess.run(
+        [*command, "--sizes", "4,5", "--repeats", "2", "--json"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert list(report) == ["n=4", "n=5"]
+    for case in report.values():
+        assert {"in process", "published procedure", "per sample, lean"} <= case.keys()
+        for figures in case.values():
+            assert figures["cpu_s"] > 0
+            assert figures["blocks"] == 2
