@@ -254,3 +254,17 @@ def test_limits_the_wrong_way_round_are_refused() -> None:
     assert config.board is not None
     with pytest.raises(ConfigError, match=r"rig\.stiffness"):
         build(config.board["plant"], "board.plant", rig=config.rig)
+
+
+def test_the_range_of_displacements_is_one_for_all_axes_or_one_for_each() -> None:
+    config = shipped()
+    assert config.board is not None
+    for given, expected in ((0.002, [0.002, 0.002]), ([0.001, 0.002], [0.001, 0.002])):
+        table = config.board["plant"] | {"displacement_range": given, "imperfections": {}}
+        plant: SpringNetworkPlant = build(table, "board.plant", rig=config.rig)
+        pull = np.full(24, 0.2)  # far out of every range
+        plant.write(0, Target.FORCE, 0, pull)
+        assert np.abs(plant.sample(LONG)[:24]).reshape(12, 2).max(axis=0).tolist() == expected
+    table = config.board["plant"] | {"displacement_range": [0.001, 0.002, 0.003]}
+    with pytest.raises(ConfigError, match="displacement_range: 3 values"):
+        build(table, "board.plant", rig=config.rig)
