@@ -148,7 +148,11 @@ def _session(
         )
         epochs = parts.training.settings.epochs
         progress = stack.enter_context(TrainingProgress(epochs, say))
-        return _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
+        try:
+            return _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
+        except KeyboardInterrupt:
+            say(f"interrupted; go on with: hil train --resume {run.path}")
+            raise
 
 
 def _learn(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import socket
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +24,14 @@ from hil.errors import (
     RunError,
     SafetyError,
 )
-from hil.links.zeromq import BusClient
+from hil.links.zeromq import BusClient, Keys
 from hil.mechanics.geometry import triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import bus
 from hil.rigs.base import RigState, Token
+from hil.rigs.remote import RemoteRig, stop_rig
 from hil.safety.deadman import Minting
-from hil.services import owner
+from hil.services import keyring, owner
 from tests.system.rigs import (
     address,
     board,
@@ -383,3 +387,32 @@ def test_wall_clock_estimates_the_clock_offset(tmp_path: Path) -> None:
         assert report.clock_offset_us is not None
         assert report.round_trip_us is not None
         assert report.round_trip_us > 0
+
+
+def test_a_key_may_do_what_its_role_says(tmp_path: Path) -> None:
+    """CURVE over TCP: watch with observe, measure with operate, learn with train."""
+    keyring.make(tmp_path / "keys", "client", "train")
+    for role in ("observe", "operate"):
+        keyring.make(tmp_path / "keys", role, role)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1] % 60000 + 2000
+    where = f"tcp://127.0.0.1:{port}"
+    config = spring_config(mirror__address=where, mirror__keys=str(tmp_path / "keys"))
+    with mirror(config, tmp_path):
+        for role, complaint in (
+            ("observe", "acquire needs the role operate, this key has observe"),
+            ("operate", "set_stiffness needs the role train, this key has operate"),
+            ("client", ""),
+        ):
+            own = tmp_path / role
+            own.mkdir()
+            shutil.copy(tmp_path / "keys/mirror.key", own)
+            shutil.copy(tmp_path / f"keys/{role}.key_secret", own / "client.key_secret")
+            rig = RemoteRig(address(config), mint=Minting, client=role, keys=Keys(own))
+            with rig, pytest.raises(SafetyError, match=complaint) if complaint else nullcontext():
+                rig.configure()
+                rig.activate()
+                rig.settle(load_cases(1))
+                rig.set_stiffness(MIDDLE)
+        assert owner.status(config) is not None
+        assert stop_rig(address(config), "anybody may", Keys(tmp_path / "observe")) == "fault"

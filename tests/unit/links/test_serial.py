@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from hil.errors import LinkError, PortError
 from hil.links.serial import SerialLink
 from hil.messages import wire
-from hil.messages.frame import Frame, encode
+from hil.messages.frame import Frame, FrameParser, encode
 from tests.devices import PtyDevice
 
 Start = Callable[[Callable[[Frame], bytes]], tuple[PtyDevice, SerialLink]]
@@ -72,6 +74,50 @@ def test_garbage_duplicates_and_announcements_between_answers(start: Start) -> N
     assert [a.host_ns for a in answers if isinstance(a, wire.Time)] == list(range(20))
     assert link.parser.counters.bad_frames >= 19
     assert isinstance(link.unasked(), wire.RunDone)
+
+
+def test_late_answers_are_counted_and_never_mistaken(start: Start) -> None:
+    """A device that answers everything one request late."""
+    kept: list[bytes] = []
+
+    def late(frame: Frame) -> bytes:
+        kept.append(echo_time(frame))
+        return kept[-2] if len(kept) > 1 else b""
+
+    _, link = start(late)
+    for n in range(5):
+        (answer,) = link.exchange([wire.TimeRequest(n)], timeout=0.05)
+        assert isinstance(answer, wire.Time)
+        assert answer.host_ns == n
+    assert link.counters.stray > 0
+    assert link.counters.retransmits > 0
+
+
+# pyserial's socket:// forgets to close a socket whose peer has hung up already.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")
+def test_a_socket_is_a_port_like_any_other() -> None:
+    """`socket://` as serial servers speak it; the peer hangs up at the end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            parser = FrameParser()
+            with peer:
+                for _ in range(2):
+                    for frame in parser.feed(peer.recv(4096)):
+                        peer.sendall(echo_time(frame))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        link = SerialLink(f"socket://127.0.0.1:{server.getsockname()[1]}")
+        link.open()
+        for n in (1, 2):
+            (answer,) = link.exchange([wire.TimeRequest(n)], timeout=2.0)
+            assert answer == wire.Time(n, 5)
+        thread.join()
+        with pytest.raises(LinkError):
+            link.exchange([wire.TimeRequest(3)], timeout=0.05, retries=3)
+        link.close()
 
 
 def test_a_silent_device_is_named_with_what_was_asked(start: Start) -> None:
