@@ -68,7 +68,7 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
     ] = 1e-8
     adjoint_force: Annotated[
         float, Meta(gt=0, le=10, description="largest force of every adjoint load case, N")
-    ] = 0.035
+    ] = 0.1
     short_batch: Annotated[
         Literal["mean", "published"],
         Meta(description="published: the loss reported for a short batch is its sum / `batch`"),
