@@ -278,7 +278,7 @@ def test_a_killed_mirror_leaves_a_safe_plant(tmp_path: Path) -> None:
             assert "mirror at ipc://" in str(error)
             until(lambda: events(record)[-1]["max"] == 0)
             late = events(record)[-1]["time_us"] - odd.minted[-1].valid_until_us
-            assert 0 <= late < 250_000  # us; how late Linux wakes a process, not the firmware
+            assert 0 <= late < 500_000  # us; how late Linux wakes a process, not the firmware
         with mirror(config, tmp_path), client(config, "next") as rig:
             rig.configure()  # reads the device back and clears its expired token
             rig.activate()
