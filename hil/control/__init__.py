@@ -1,0 +1,1 @@
+"""Estimators and controllers, one file each, on two small contracts."""

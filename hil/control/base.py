@@ -1,0 +1,62 @@
+"""The contracts of control: what is asked every period, and what comes back.
+
+A controller never raises for "did not converge": its Solution says so, and the loop has a
+declared answer to it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hil.types import Array
+
+
+class SolutionStatus(StrEnum):
+    """How a plan came about."""
+
+    OPTIMAL = "optimal"
+    INFEASIBLE = "infeasible"  # no plan satisfies the constraints
+    FAILED = "failed"  # the solver gave up or returned something that does not check
+    OUTSIDE = "outside"  # state or input left the domain the model is trusted in
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A plan over the horizon; `inputs` is empty unless there is one to follow."""
+
+    inputs: Array  # (N, nu)
+    states: Array  # (N + 1, nx), predicted
+    status: SolutionStatus
+    solve_us: float  # wall time of the solve, us
+    detail: str = ""  # one line: what was found, by which path
+
+
+class AbstractController(ABC):
+    """Plans inputs from the present state."""
+
+    @property
+    @abstractmethod
+    def horizon(self) -> int:
+        """Number of periods N a plan covers."""
+
+    @abstractmethod
+    def solve(self, x: Array, r: Array) -> Solution:
+        """Return a plan from state x (nx,) towards the reference r (nx,)."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget warm starts: after a failure, a fault, a jump of the state."""
+
+
+class AbstractEstimator(ABC):
+    """Makes states of measurements."""
+
+    @abstractmethod
+    def update(self, y: Array, u: Array) -> Array:
+        """Return x̂ (nx,) from a measurement y (ny,) and the input applied last time (nu,)."""
+
+    @abstractmethod
+    def reset(self, y: Array) -> None:
+        """Begin again at rest at a measurement."""

@@ -1,0 +1,47 @@
+"""The contract of dynamics: accelerations from positions, velocities and inputs.
+
+State x = (q, v), v = q̇: nx = 2 nq. A model is a plug: a controller does not know whether
+equations or a network answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from hil.types import Array
+
+
+class Linearisation(NamedTuple):
+    """Acceleration at a point and its slopes there."""
+
+    acceleration: Array  # (nq,), 1/s² times the unit of q
+    by_state: Array  # (nq, nx), ∂a/∂x
+    by_input: Array  # (nq, nu), ∂a/∂u
+
+
+class AbstractDynamics(ABC):
+    """q̈ = f(q, v, u), in SI."""
+
+    @property
+    @abstractmethod
+    def nq(self) -> int:
+        """Number of positions."""
+
+    @property
+    @abstractmethod
+    def nu(self) -> int:
+        """Number of inputs."""
+
+    @abstractmethod
+    def acceleration(self, q: Array, v: Array, u: Array) -> Array:
+        """Return q̈, (batch, nq), for q, v (batch, nq) and u (batch, nu)."""
+
+    @abstractmethod
+    def linearise(self, x: Array, u: Array) -> Linearisation:
+        """Return acceleration and its exact slopes at one state (nx,) and input (nu,)."""
+
+    @property
+    def nx(self) -> int:
+        """Number of states."""
+        return 2 * self.nq
