@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from hil.clock import make_clock
@@ -240,9 +241,9 @@ class Mirror:
                 self.rig.clear()
                 self._applied = self.rig.read_stiffness()
             case bus.Settle():
-                return self._settle(request, arrays[0])
+                return self._settle(request, np.asarray(arrays[0], dtype=np.float64))
             case bus.SetStiffness():
-                self._applied = self.rig.set_stiffness(arrays[0])
+                self._applied = self.rig.set_stiffness(np.asarray(arrays[0], dtype=np.float64))
                 return self._applied_reply(request)
             case bus.ReadStiffness():
                 self._applied = self.rig.read_stiffness()

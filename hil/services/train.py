@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +14,7 @@ import msgspec
 
 from hil.clock import make_clock
 from hil.config import Config, build, settings_of
-from hil.errors import ConfigError, FaultError, LeaseError
+from hil.errors import ConfigError, FaultError, InputError, LeaseError
 from hil.links.zeromq import Address
 from hil.messages import wire
 from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
@@ -80,7 +81,12 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
     run = Run.create(runs, config.name, datetime.now())
     run.write_json(CONFIG, config)
     say(f"run {run.path}")
-    return _session(config, parts, run, None, say)
+    try:
+        return _session(config, parts, run, None, say)
+    except InputError:
+        if not run.parts():  # refused before anything was measured: nothing is worth keeping
+            shutil.rmtree(run.path)
+        raise
 
 
 def resume(path: Path, say: Say) -> Outcome:

@@ -194,7 +194,8 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         if not isinstance(board, HostBoard):
             raise ConfigError(f"board.kind: {config.board['kind']!r} is not this board")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had them ignored
+            signal.signal(number, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt), board as port:
             print(json.dumps({"port": port, "link": asked.link}), flush=True)
             return board.wait() or 1  # it was not asked to end

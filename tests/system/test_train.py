@@ -223,6 +223,7 @@ def test_a_missing_port_is_one_line_and_exit_2(tmp_path: Path) -> None:
         assert ended.returncode == 2, ended.stderr
         (line,) = [line for line in ended.stderr.splitlines() if line.startswith("hil: ")]
         assert f"port {tmp_path}/none: cannot be opened" in line
+    assert not list(tmp_path.glob("*-iris"))  # refused before anything was measured
 
 
 def test_firmware_of_another_version_is_one_line_and_exit_2(tmp_path: Path) -> None:
