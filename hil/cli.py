@@ -234,6 +234,77 @@ def train(
 
 
 @cli.command()
+@CONFIG
+@config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of a simulated rig's noise.")
+@runs_option
+@json_option
+def control(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
+    runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Run a controller on a rig; starts a mirror itself when none serves the rig.
+
+    Example: hil control configs/balance.toml --sim
+    """
+    from hil.services import control as service
+
+    outcome = service.control(resolved(config, sim, ideal, settings, seed=seed), runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@CONFIG
+@config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the excitation and the noise.")
+@runs_option
+@json_option
+def collect(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
+    runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Excite a rig around a stabilising law and record it, for `hil fit`.
+
+    Example: hil collect configs/cart_pole_collect.toml --sim
+    """
+    from hil.services import control as service
+
+    found = resolved(config, sim, ideal, settings, seed=seed)
+    outcome = service.control(found, runs, say, excite=True)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@CONFIG
+@click.argument(
+    "recordings", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the configuration; may be repeated.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the first weights and batches.")
+@runs_option
+@json_option
+def fit(
+    config: Path, recordings: tuple[Path, ...], settings: tuple[str, ...], seed: int | None,
+    runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Fit a model to the recordings of runs.
+
+    Example: hil fit configs/fnode.toml runs/2026-11-21-140000-cart-pole-collect
+    """
+    from hil.services import fit as service
+
+    found = resolved(config, False, False, settings, seed=seed)
+    outcome = service.fit(found, recordings, runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @json_option
 def plot(run: Path, as_json: bool) -> None:

@@ -46,6 +46,13 @@ class Config(Settings, frozen=True, kw_only=True):
     board: Table | None = None
     task: Table | None = None
     training: Table | None = None
+    model: Table | None = None
+    estimator: Table | None = None
+    control: Table | None = None
+    fallback: Table | None = None
+    excitation: Table | None = None
+    fit: Table | None = None
+    loop: Table = {}
     mirror: Table = {}
     recording: Table = {}
 

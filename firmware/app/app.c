@@ -2,22 +2,16 @@
 
 #include <string.h>
 
-/* Any request, aligned as its fields need. */
+/* Any request common to all applications, aligned as its fields need. */
 typedef union {
     wire_info_request_t info;
     wire_time_request_t time;
     wire_mode_request_t mode;
     wire_state_request_t state;
-    wire_setup_t setup;
-    wire_write_t write;
-    wire_apply_t apply;
-    wire_read_t read;
-    wire_run_t run;
-    wire_case_request_t load_case;
 } request_t;
 
-/* Payload bytes of a request; 0: no such request. */
-static size_t request_size(uint8_t type) {
+/* Payload bytes of a common request; 0: not one of them. */
+static size_t common_size(uint8_t type) {
     switch (type) {
     case WIRE_INFO_REQUEST:
         return sizeof(wire_info_request_t);
@@ -27,50 +21,41 @@ static size_t request_size(uint8_t type) {
         return sizeof(wire_mode_request_t);
     case WIRE_STATE_REQUEST:
         return sizeof(wire_state_request_t);
-    case WIRE_SETUP:
-        return sizeof(wire_setup_t);
-    case WIRE_WRITE:
-        return sizeof(wire_write_t);
-    case WIRE_APPLY:
-        return sizeof(wire_apply_t);
-    case WIRE_READ:
-        return sizeof(wire_read_t);
-    case WIRE_RUN:
-        return sizeof(wire_run_t);
-    case WIRE_CASE_REQUEST:
-        return sizeof(wire_case_request_t);
     default:
         return 0;
     }
 }
 
+/* Every application begins with the memory they share, so any of them is `self`. */
+static void *self(app_t *app) { return &app->network; }
+
 int app_init(app_t *app, const hal_t *hal) {
+    static const application_t *const known[] = {&network_application, &cart_pole_application};
     memset(app, 0, sizeof *app);
-    if (hal->dof < 1 || hal->dof > APP_DOF_MAX || hal->bonds < 1 || hal->bonds > APP_BONDS_MAX) {
-        return -1;
-    }
     app->core.hal = hal;
-    app->network.core = &app->core;
-    network_release(&app->network);
-    return 0;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (known[i]->number == hal->application) {
+            app->application = known[i];
+            app->core.application = known[i]->number;
+            return known[i]->start(self(app), &app->core);
+        }
+    }
+    return -1;
 }
 
 void app_stop(app_t *app) {
-    batch_end(&app->network, WIRE_RUN_STATUS_STOPPED);
+    app->application->stop(self(app));
     core_latch(&app->core, WIRE_FAULT_STOPPED);
 }
 
 static verdict_t activate(app_t *app) {
     core_t *core = &app->core;
-    if (!app->network.set_up) {
+    if (!app->application->ready(self(app))) {
         return refused(WIRE_REASON_NOT_SET_UP, 0);
     }
-    /* A new life: tokens and batches are counted from the start again. */
     core->mode = WIRE_MODE_ACTIVE;
-    core->token = 0;
-    core->batch = 0;
-    core->run = WIRE_RUN_STATUS_NONE;
-    core->cases_done = 0;
+    core->token = 0; /* a new life: tokens are counted from the start again */
+    app->application->activated(self(app));
     return accepted();
 }
 
@@ -90,13 +75,13 @@ static verdict_t change_mode(app_t *app, uint32_t asked) {
             /* Out of FAULT only with outputs known to be safe. */
             core->mode = WIRE_MODE_INACTIVE;
             core->fault = WIRE_FAULT_NONE;
-            network_release(&app->network);
+            app->application->release(self(app));
         }
         return accepted();
     case WIRE_MODE_INACTIVE:
         if (core->mode == WIRE_MODE_ACTIVE) {
             core->mode = WIRE_MODE_INACTIVE;
-            batch_end(&app->network, WIRE_RUN_STATUS_STOPPED);
+            app->application->stop(self(app));
         }
         return fault ? refused(WIRE_REASON_MODE, 0) : accepted();
     case WIRE_MODE_ACTIVE:
@@ -109,44 +94,17 @@ static verdict_t change_mode(app_t *app, uint32_t asked) {
     }
 }
 
-static void handle(app_t *app, const frame_t *frame, const request_t *request) {
+static void handle(app_t *app, const frame_t *frame) {
     core_t *core = &app->core;
-    network_t *network = &app->network;
     verdict_t verdict = accepted();
-    wire_values_t values;
-    wire_case_t measured;
+    request_t request;
+    memcpy(&request, frame->payload, frame->size);
     switch (frame->type) {
     case WIRE_TIME_REQUEST:
-        core_time(core, frame->seq, &request->time);
+        core_time(core, frame->seq, &request.time);
         return;
-    case WIRE_READ:
-        verdict = network_read(network, &request->read, &values);
-        if (verdict.reason == 0) {
-            core_send(core, WIRE_VALUES, frame->seq, &values, sizeof values);
-            return;
-        }
-        break;
-    case WIRE_CASE_REQUEST:
-        verdict = network_case(network, &request->load_case, &measured);
-        if (verdict.reason == 0) {
-            core_send(core, WIRE_CASE, frame->seq, &measured, sizeof measured);
-            return;
-        }
-        break;
     case WIRE_MODE_REQUEST:
-        verdict = change_mode(app, request->mode.mode);
-        break;
-    case WIRE_SETUP:
-        verdict = network_setup(network, &request->setup);
-        break;
-    case WIRE_WRITE:
-        verdict = network_write(network, &request->write);
-        break;
-    case WIRE_APPLY:
-        verdict = network_apply(network, &request->apply);
-        break;
-    case WIRE_RUN:
-        verdict = batch_run(network, &request->run);
+        verdict = change_mode(app, request.mode.mode);
         break;
     default: /* StateRequest */
         break;
@@ -156,25 +114,30 @@ static void handle(app_t *app, const frame_t *frame, const request_t *request) {
 
 static void dispatch(app_t *app, const frame_t *frame) {
     core_t *core = &app->core;
-    request_t request;
-    size_t size = request_size(frame->type);
+    size_t common = common_size(frame->type);
+    size_t size = common != 0 ? common : app->application->request_size(frame->type);
     if (size == 0 || frame->size != size) {
         core->unknown++;
         return;
     }
-    memcpy(&request, frame->payload, size);
     core->frames++;
     if (frame->type == WIRE_INFO_REQUEST) {
-        core_info(core, frame->seq, &request.info);
+        wire_info_request_t info;
+        memcpy(&info, frame->payload, sizeof info);
+        core_info(core, frame->seq, &info);
     } else if (!core->schema_known) {
         core_answer(core, frame, refused(WIRE_REASON_SCHEMA, 0));
     } else {
-        batch_deadman(&app->network);
-        handle(app, frame, &request);
+        app->application->deadman(self(app));
+        if (common != 0) {
+            handle(app, frame);
+        } else {
+            app->application->handle(self(app), frame);
+        }
     }
 }
 
-void app_poll(app_t *app) {
+static void listen(app_t *app) {
     const hal_t *hal = app->core.hal;
     uint8_t bytes[256]; /* a bounded bite: a talkative host does not hold up the deadman */
     size_t count = hal->host_read(hal->context, bytes, sizeof bytes);
@@ -184,6 +147,19 @@ void app_poll(app_t *app) {
             dispatch(app, &frame);
         }
     }
-    batch_step(&app->network);
-    hal->wait_until(hal->context, batch_next(&app->network));
+}
+
+void app_poll(app_t *app) {
+    const hal_t *hal = app->core.hal;
+    const application_t *application = app->application;
+    if (!application->deaf(self(app))) {
+        listen(app);
+    }
+    application->step(self(app));
+    uint64_t next = application->next(self(app));
+    if (application->deaf(self(app))) {
+        hal->advance_to(hal->context, next);
+    } else {
+        hal->wait_until(hal->context, next);
+    }
 }

@@ -51,12 +51,12 @@ void core_info(core_t *core, uint16_t seq, const wire_info_request_t *request) {
         .device_us = core_now(core),
         .device_id = hal->device_id,
         .schema = WIRE_SCHEMA_CRC,
-        .application = WIRE_APPLICATION_SPRING_NETWORK,
+        .application = core->application,
         .firmware = FIRMWARE_VERSION,
         .watchdog_max_us = hal->watchdog_max_us,
         .dof = hal->dof,
         .bonds = hal->bonds,
-        .cases = APP_CASES_MAX,
+        .cases = core->cases_max,
     };
     for (size_t i = 0; i < sizeof info.board && hal->board[i] != '\0'; i++) {
         info.board[i] = (uint8_t)hal->board[i];

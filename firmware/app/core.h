@@ -25,12 +25,14 @@ static_assert(APP_BONDS_MAX <= 64u, "one bit of a 64-bit word per staged stiffne
 
 typedef struct {
     const hal_t *hal;
-    bool schema_known; /* the newest InfoRequest came from the same declaration */
+    uint32_t application; /* WIRE_APPLICATION_... */
+    uint16_t cases_max;   /* load cases one batch may hold; 0: it knows none */
+    bool schema_known;    /* the newest InfoRequest came from the same declaration */
     uint8_t mode;
     uint8_t fault;
     uint32_t token;       /* newest sequence accepted */
     uint64_t valid_until; /* device time at which that token runs out, us */
-    uint32_t batch;       /* newest batch; 0: none since activation */
+    uint32_t batch;       /* newest batch; 0: none since activation; cart-pole: newest sample */
     uint8_t run;          /* RunStatus of that batch */
     uint8_t cases_done;
     uint32_t frames;

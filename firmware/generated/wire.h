@@ -6,12 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_SCHEMA_CRC 0x754b0696u
+#define WIRE_SCHEMA_CRC 0x98b9e216u
 #define WIRE_PAYLOAD_MAX 272u
 
 #define WIRE_VALUES_MAX 32u
 #define WIRE_CHANNELS_MAX 64u
 #define WIRE_APPLICATION_SPRING_NETWORK 1u
+#define WIRE_APPLICATION_CART_POLE 2u
 #define WIRE_MODE_INACTIVE 0u
 #define WIRE_MODE_ACTIVE 1u
 #define WIRE_MODE_FAULT 2u
@@ -21,6 +22,7 @@
 #define WIRE_FAULT_TOKEN_EXPIRED 2u
 #define WIRE_FAULT_ACTUATOR 3u
 #define WIRE_FAULT_SENSOR 4u
+#define WIRE_FAULT_TRAVEL 5u
 #define WIRE_REASON_SCHEMA 1u
 #define WIRE_REASON_MODE 2u
 #define WIRE_REASON_RANGE 3u
@@ -42,6 +44,8 @@
 #define WIRE_TARGET_DISPLACEMENT 3u
 #define WIRE_TARGET_ELONGATION 4u
 #define WIRE_CASE_FLAG_SETTLED 1u
+#define WIRE_SAMPLE_FLAG_INTERLOCK 1u
+#define WIRE_SAMPLE_FLAG_LATE 2u
 
 /* Host asks who the device is. */
 #define WIRE_INFO_REQUEST 0x01u
@@ -132,6 +136,41 @@ typedef struct {
 } wire_case_request_t;
 static_assert(sizeof(wire_case_request_t) == 4, "wire_case_request_t");
 
+/* Limits and timing of the cart-pole; accepted only while not active; starts the samples. */
+#define WIRE_CART_POLE_SETUP 0x20u
+typedef struct {
+    float force_max; /* largest force magnitude, N */
+    float travel; /* distance from the centre from which only forces inward act, m */
+    float travel_hard; /* distance from the centre at which a fault latches, m */
+    uint32_t watchdog_us; /* longest life of a token, us */
+    uint32_t tick_us; /* time between two looks at the sensors, us */
+    uint32_t stream_every; /* ticks between two Sample messages */
+} wire_cart_pole_setup_t;
+static_assert(sizeof(wire_cart_pole_setup_t) == 24, "wire_cart_pole_setup_t");
+
+/* Host commands the force and answers the newest sample; answered by Driven. */
+#define WIRE_DRIVE 0x21u
+typedef struct {
+    uint64_t valid_until_us; /* token: device time at which outputs become safe, us */
+    uint32_t token; /* token: sequence, must grow while active */
+    float force; /* on the cart, N */
+} wire_drive_t;
+static_assert(sizeof(wire_drive_t) == 16, "wire_drive_t");
+
+/* Host answers a sample without a command: the force stays, and so does the token. */
+#define WIRE_PASS 0x22u
+typedef struct {
+    uint32_t sample; /* number of the sample */
+} wire_pass_t;
+static_assert(sizeof(wire_pass_t) == 4, "wire_pass_t");
+
+/* Host asks for the newest sample once more; answered by Sample. */
+#define WIRE_SAMPLE_REQUEST 0x23u
+typedef struct {
+    uint32_t reserved; /* 0 */
+} wire_sample_request_t;
+static_assert(sizeof(wire_sample_request_t) == 4, "wire_sample_request_t");
+
 /* Who the device is. */
 #define WIRE_INFO 0x81u
 typedef struct {
@@ -161,7 +200,7 @@ static_assert(sizeof(wire_time_t) == 16, "wire_time_t");
 #define WIRE_STATE 0x83u
 typedef struct {
     uint64_t device_us; /* device time, us */
-    uint32_t batch; /* newest batch */
+    uint32_t batch; /* newest batch; cart-pole: number of the newest sample */
     uint32_t token; /* newest token sequence */
     uint32_t frames; /* good frames received */
     uint32_t bad_frames; /* frames dropped for COBS, length or CRC */
@@ -219,6 +258,32 @@ typedef struct {
 } wire_case_t;
 static_assert(sizeof(wire_case_t) == 24, "wire_case_t");
 
+/* Where a cart-pole is; sent unasked, with seq 0, every `stream_every` ticks. */
+#define WIRE_SAMPLE 0xa0u
+typedef struct {
+    uint64_t device_us; /* device time of the sample, us */
+    uint32_t sample; /* number of the sample, grows by 1, from 1 */
+    uint32_t token; /* newest token sequence */
+    float angle; /* of the pole, 0 upright, rad */
+    float position; /* of the cart, 0 in the centre, m */
+    float force; /* on the cart since the newest change, N */
+    uint8_t mode; /* Mode */
+    uint8_t fault; /* Fault */
+    uint16_t flags; /* SampleFlag bits */
+} wire_sample_t;
+static_assert(sizeof(wire_sample_t) == 32, "wire_sample_t");
+
+/* What became of a Drive; the same again when it is sent again. */
+#define WIRE_DRIVEN 0xa1u
+typedef struct {
+    uint64_t device_us; /* device time at which it was carried out, us */
+    uint32_t token; /* token sequence */
+    uint32_t sample; /* number of the newest sample then */
+    float force; /* applied, N */
+    uint32_t flags; /* SampleFlag bits */
+} wire_driven_t;
+static_assert(sizeof(wire_driven_t) == 24, "wire_driven_t");
+
 /* Firmware sets actuators of the plant; answered by PlantApplied. */
 #define WIRE_PLANT_WRITE 0x40u
 typedef struct {
@@ -237,6 +302,15 @@ typedef struct {
     uint64_t time_us; /* device time of the sample, never before an earlier one, us */
 } wire_plant_sample_t;
 static_assert(sizeof(wire_plant_sample_t) == 8, "wire_plant_sample_t");
+
+/* Firmware samples a cart-pole; answered by one PlantPose per tick. */
+#define WIRE_PLANT_LOOK 0x42u
+typedef struct {
+    uint64_t time_us; /* device time of the first sample, us */
+    uint32_t period_us; /* time between two, us */
+    uint32_t count; /* how many */
+} wire_plant_look_t;
+static_assert(sizeof(wire_plant_look_t) == 16, "wire_plant_look_t");
 
 /* What the actuators of the plant were set to. */
 #define WIRE_PLANT_APPLIED 0xc0u
@@ -260,5 +334,14 @@ typedef struct {
     float values[64]; /* m */
 } wire_plant_sense_t;
 static_assert(sizeof(wire_plant_sense_t) == 272, "wire_plant_sense_t");
+
+/* Sensors of a cart-pole at one time. */
+#define WIRE_PLANT_POSE 0xc2u
+typedef struct {
+    uint64_t time_us; /* time of the sample, us */
+    float angle; /* of the pole, rad */
+    float position; /* of the cart, m */
+} wire_plant_pose_t;
+static_assert(sizeof(wire_plant_pose_t) == 16, "wire_plant_pose_t");
 
 #endif

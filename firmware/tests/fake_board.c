@@ -72,7 +72,7 @@ static bool fails(int *calls) {
 static int write_force(void *context, uint64_t time, const float *values, float *applied,
                        uint16_t n) {
     fake_t *fake = context;
-    CHECK_EQ(n, FAKE_DOF);
+    CHECK_EQ(n, fake->hal.dof);
     if (fake->on_force != NULL) {
         fake->on_force(fake, values);
     }
@@ -80,8 +80,8 @@ static int write_force(void *context, uint64_t time, const float *values, float 
     if (fails(&fake->fail_force)) {
         return -1;
     }
-    memcpy(fake->force, values, sizeof fake->force);
-    memcpy(applied, values, sizeof fake->force);
+    memcpy(fake->force, values, n * sizeof(float));
+    memcpy(applied, values, n * sizeof(float));
     return 0;
 }
 
@@ -123,6 +123,28 @@ static int sample(void *context, uint64_t time, float *displacement, float *elon
     return 0;
 }
 
+static int pose(void *context, uint64_t time, uint32_t period_us, uint32_t ahead, float *angle,
+                float *position) {
+    fake_t *fake = context;
+    CHECK(period_us > 0);
+    note(fake, DID_POSE, time, NULL, 0);
+    fake->ahead = ahead;
+    *angle = fake->angle;
+    *position = fake->position;
+    return fails(&fake->fail_sample) ? -1 : 0;
+}
+
+static void advance_to(void *context, uint64_t until_us) {
+    fake_t *fake = context;
+    CHECK(until_us != UINT64_MAX);
+    fake->idle = false;
+    fake->paused = until_us > fake->stop_at;
+    uint64_t until = fake->paused ? fake->stop_at : until_us;
+    fake->now = until > fake->now ? until : fake->now;
+}
+
+static bool host_present(void *context) { return !((const fake_t *)context)->host_gone; }
+
 void fake_make(fake_t *fake, uint64_t start) {
     memset(fake, 0, sizeof *fake);
     fake->now = start;
@@ -132,6 +154,7 @@ void fake_make(fake_t *fake, uint64_t start) {
         .context = fake,
         .board = "fake",
         .device_id = 77,
+        .application = WIRE_APPLICATION_SPRING_NETWORK,
         .dof = FAKE_DOF,
         .bonds = FAKE_BONDS,
         .watchdog_max_us = 2000000,
@@ -148,11 +171,28 @@ void fake_make(fake_t *fake, uint64_t start) {
     };
 }
 
-void fake_start(fake_t *fake, uint64_t start) {
-    fake_make(fake, start);
+static void start_app(fake_t *fake) {
     CHECK_EQ(app_init(&fake->app, &fake->hal), 0);
     wire_info_request_t info = {WIRE_SCHEMA_CRC};
     CHECK_EQ(fake_ask(fake, WIRE_INFO_REQUEST, &info, sizeof info)->type, WIRE_INFO);
+}
+
+void fake_start(fake_t *fake, uint64_t start) {
+    fake_make(fake, start);
+    start_app(fake);
+}
+
+void fake_start_cart_pole(fake_t *fake, uint64_t start, bool lock_step) {
+    fake_make(fake, start);
+    fake->hal.application = WIRE_APPLICATION_CART_POLE;
+    fake->hal.dof = 1;
+    fake->hal.bonds = 0;
+    fake->hal.force_max = 50.0f;
+    fake->hal.tick_min_us = 100;
+    fake->hal.pose = pose;
+    fake->hal.advance_to = lock_step ? advance_to : NULL;
+    fake->hal.host_present = host_present;
+    start_app(fake);
 }
 
 void fake_feed(fake_t *fake, const uint8_t *bytes, size_t count) {

@@ -10,7 +10,7 @@
 #define FAKE_LOG 8192u
 #define FAKE_REPLIES 256u
 
-typedef enum { DID_FORCE, DID_STIFFNESS, DID_SAMPLE } did_t;
+typedef enum { DID_FORCE, DID_STIFFNESS, DID_SAMPLE, DID_POSE } did_t;
 
 typedef struct {
     did_t what;
@@ -32,6 +32,8 @@ typedef struct {
         wire_values_t values;
         wire_run_done_t done;
         wire_case_t load_case;
+        wire_sample_t sample;
+        wire_driven_t driven;
     };
 } reply_t;
 
@@ -53,6 +55,9 @@ typedef struct fake {
     float force[FAKE_DOF];
     float stiffness[FAKE_BONDS];
 
+    float angle, position; /* of the cart-pole */
+    uint32_t ahead;        /* the application said it would look that often again */
+    bool host_gone;
     int fail_force, fail_stiffness, fail_sample; /* calls to come that fail; negative: all */
     void (*physics)(struct fake *fake, float *displacement, float *elongation);
     void (*on_wait)(struct fake *fake, uint64_t until_us);
@@ -67,6 +72,9 @@ void fake_make(fake_t *fake, uint64_t start);
 
 /* The same, started, with the schema exchanged. */
 void fake_start(fake_t *fake, uint64_t start);
+
+/* The same for a cart-pole, in lock-step or on a clock that runs by itself. */
+void fake_start_cart_pole(fake_t *fake, uint64_t start, bool lock_step);
 
 /* Give the application bytes to read. */
 void fake_feed(fake_t *fake, const uint8_t *bytes, size_t count);

@@ -128,6 +128,15 @@ class SerialLink:
             "cable and baud rate"
         )
 
+    @property
+    def pending(self) -> bool:
+        """Whether something has arrived that `unasked()` has not returned; does not wait."""
+        port = self._need_port()
+        try:
+            return bool(self._unasked) or port.in_waiting > 0
+        except (serial.SerialException, OSError) as error:
+            self._lost(error)
+
     def unasked(self) -> Message | None:
         """Return the next message the device sent by itself, or None after 5 ms."""
         if not self._unasked:

@@ -111,6 +111,21 @@ class ReadStiffness(Request, tag="read_stiffness", frozen=True, kw_only=True):
     """Read back what the actuators are set to."""
 
 
+class ReadSample(Request, tag="read_sample", frozen=True, kw_only=True):
+    """Return the newest sample of a dynamic rig, waiting for one."""
+
+    lease: str
+
+
+class WriteInput(Request, tag="write_input", frozen=True, kw_only=True):
+    """Set the inputs of a dynamic rig."""
+
+    lease: str
+    token: int  # sequence, minted by the client
+    valid_until_us: int  # device time, us
+    u: tuple[float, ...]  # (nu,), SI
+
+
 class StatusRequest(Request, tag="status", frozen=True, kw_only=True):
     """Ask how the rig is; answered beside the loop."""
 
@@ -123,7 +138,7 @@ class Stop(Request, tag="stop", frozen=True, kw_only=True):
 
 Command = (
     Hello | Acquire | Release | Configure | Activate | Deactivate | Clear
-    | Settle | SetStiffness | ReadStiffness
+    | Settle | SetStiffness | ReadStiffness | ReadSample | WriteInput
 )  # fmt: skip
 Enquiry = StatusRequest | Stop
 
@@ -176,6 +191,23 @@ class Applied(Reply, tag="applied", frozen=True, kw_only=True):
     stiffness: ArrayRef  # (bonds,), N/m
 
 
+class Sampled(Reply, tag="sampled", frozen=True, kw_only=True):
+    """One sample of a dynamic rig."""
+
+    y: tuple[float, ...]  # (ny,), measured, SI
+    u: tuple[float, ...]  # (nu,), applied from then on, SI
+    sampled_us: int  # device time, us
+    sample: int  # number of the sample
+    missed: int  # samples between the one before and this one
+    flags: tuple[str, ...]
+
+
+class Driven(Reply, tag="driven", frozen=True, kw_only=True):
+    """What the inputs were set to."""
+
+    u: tuple[float, ...]  # (nu,), SI
+
+
 class Refused(Reply, tag="refused", frozen=True, kw_only=True):
     """It was not done: the class of error, its reason code, one line."""
 
@@ -221,7 +253,7 @@ class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
     info: dict[str, Any]
 
 
-CommandReply = Done | Welcome | Leased | Measured | Applied | Refused
+CommandReply = Done | Welcome | Leased | Measured | Applied | Sampled | Driven | Refused
 EnquiryReply = Done | StatusReport | Refused
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -2,7 +2,7 @@
 
 Host → device types are below 0x40, firmware → plant 0x40, device → host 0x80 and
 plant → firmware 0xC0. Every request is answered by exactly one frame with the same
-`seq`, every request may be sent again, and only `RunDone` comes unasked.
+`seq`, every request may be sent again, and only `RunDone` and `Sample` come unasked.
 `make gen` writes `firmware/generated/wire.h` from this file.
 """
 
@@ -22,6 +22,7 @@ class Application(IntEnum):
     """Which program a microcontroller runs."""
 
     SPRING_NETWORK = 1
+    CART_POLE = 2
 
 
 class Mode(IntEnum):
@@ -41,6 +42,7 @@ class Fault(IntEnum):
     TOKEN_EXPIRED = 2
     ACTUATOR = 3
     SENSOR = 4
+    TRAVEL = 5  # the cart went beyond the hard limit
 
 
 class Reason(IntEnum):
@@ -82,6 +84,13 @@ class CaseFlag(IntEnum):
     """What is to be known about one measured load case."""
 
     SETTLED = 1
+
+
+class SampleFlag(IntEnum):
+    """What is to be known about one sample of a cart-pole; bits."""
+
+    INTERLOCK = 1  # beyond the travel: a force away from the centre is held back
+    LATE = 2  # a tick since the sample before came more than a period late
 
 
 @message(0x01)
@@ -183,6 +192,45 @@ class CaseRequest(Message):
     load_case: Annotated[int, U32, "load case"]
 
 
+@message(0x20)
+@dataclass(frozen=True)
+class CartPoleSetup(Message):
+    """Limits and timing of the cart-pole; accepted only while not active; starts the samples."""
+
+    force_max: Annotated[float, F32, "largest force magnitude, N"]
+    travel: Annotated[float, F32, "distance from the centre from which only forces inward act, m"]
+    travel_hard: Annotated[float, F32, "distance from the centre at which a fault latches, m"]
+    watchdog_us: Annotated[int, U32, "longest life of a token, us"]
+    tick_us: Annotated[int, U32, "time between two looks at the sensors, us"]
+    stream_every: Annotated[int, U32, "ticks between two Sample messages"]
+
+
+@message(0x21)
+@dataclass(frozen=True)
+class Drive(Message):
+    """Host commands the force and answers the newest sample; answered by Driven."""
+
+    valid_until_us: Annotated[int, U64, "token: device time at which outputs become safe, us"]
+    token: Annotated[int, U32, "token: sequence, must grow while active"]
+    force: Annotated[float, F32, "on the cart, N"]
+
+
+@message(0x22)
+@dataclass(frozen=True)
+class Pass(Message):
+    """Host answers a sample without a command: the force stays, and so does the token."""
+
+    sample: Annotated[int, U32, "number of the sample"]
+
+
+@message(0x23)
+@dataclass(frozen=True)
+class SampleRequest(Message):
+    """Host asks for the newest sample once more; answered by Sample."""
+
+    reserved: Annotated[int, U32, "0"]
+
+
 @message(0x81)
 @dataclass(frozen=True)
 class Info(Message):
@@ -216,7 +264,7 @@ class State(Message):
     """State and counters; also the plain acknowledgement of every other request."""
 
     device_us: Annotated[int, U64, "device time, us"]
-    batch: Annotated[int, U32, "newest batch"]
+    batch: Annotated[int, U32, "newest batch; cart-pole: number of the newest sample"]
     token: Annotated[int, U32, "newest token sequence"]
     frames: Annotated[int, U32, "good frames received"]
     bad_frames: Annotated[int, U32, "frames dropped for COBS, length or CRC"]
@@ -277,6 +325,34 @@ class Case(Message):
     samples: Annotated[int, U32, "samples averaged"]
 
 
+@message(0xA0)
+@dataclass(frozen=True)
+class Sample(Message):
+    """Where a cart-pole is; sent unasked, with seq 0, every `stream_every` ticks."""
+
+    device_us: Annotated[int, U64, "device time of the sample, us"]
+    sample: Annotated[int, U32, "number of the sample, grows by 1, from 1"]
+    token: Annotated[int, U32, "newest token sequence"]
+    angle: Annotated[float, F32, "of the pole, 0 upright, rad"]
+    position: Annotated[float, F32, "of the cart, 0 in the centre, m"]
+    force: Annotated[float, F32, "on the cart since the newest change, N"]
+    mode: Annotated[int, U8, "Mode"]
+    fault: Annotated[int, U8, "Fault"]
+    flags: Annotated[int, U16, "SampleFlag bits"]
+
+
+@message(0xA1)
+@dataclass(frozen=True)
+class Driven(Message):
+    """What became of a Drive; the same again when it is sent again."""
+
+    device_us: Annotated[int, U64, "device time at which it was carried out, us"]
+    token: Annotated[int, U32, "token sequence"]
+    sample: Annotated[int, U32, "number of the newest sample then"]
+    force: Annotated[float, F32, "applied, N"]
+    flags: Annotated[int, U32, "SampleFlag bits"]
+
+
 @message(0x40)
 @dataclass(frozen=True)
 class PlantWrite(Message):
@@ -296,6 +372,20 @@ class PlantSample(Message):
     """Firmware samples all sensors of the plant; answered by PlantSense frames."""
 
     time_us: Annotated[int, U64, "device time of the sample, never before an earlier one, us"]
+
+
+@message(0x42)
+@dataclass(frozen=True)
+class PlantLook(Message):
+    """Firmware samples a cart-pole; answered by one PlantPose per tick.
+
+    Under the virtual clock the firmware asks for several ticks at once: where the plant
+    will be if no force is written before. A write at an earlier time takes the rest back.
+    """
+
+    time_us: Annotated[int, U64, "device time of the first sample, us"]
+    period_us: Annotated[int, U32, "time between two, us"]
+    count: Annotated[int, U32, "how many"]
 
 
 @message(0xC0)
@@ -323,12 +413,26 @@ class PlantSense(Message):
     values: Annotated[tuple[float, ...], F32[CHANNELS], "m"]
 
 
+@message(0xC2)
+@dataclass(frozen=True)
+class PlantPose(Message):
+    """Sensors of a cart-pole at one time."""
+
+    time_us: Annotated[int, U64, "time of the sample, us"]
+    angle: Annotated[float, F32, "of the pole, rad"]
+    position: Annotated[float, F32, "of the cart, m"]
+
+
 DEVICE_MESSAGES: tuple[type[Message], ...] = (
     InfoRequest, TimeRequest, ModeRequest, StateRequest,
     Setup, Write, Apply, Read, Run, CaseRequest,
+    CartPoleSetup, Drive, Pass, SampleRequest,
     Info, Time, State, Refused, Values, RunDone, Case,
+    Sample, Driven,
 )  # fmt: skip
-PLANT_MESSAGES: tuple[type[Message], ...] = (PlantWrite, PlantSample, PlantApplied, PlantSense)
+PLANT_MESSAGES: tuple[type[Message], ...] = (
+    PlantWrite, PlantSample, PlantLook, PlantApplied, PlantSense, PlantPose,
+)  # fmt: skip
 MESSAGES = DEVICE_MESSAGES + PLANT_MESSAGES
 BY_TYPE: dict[int, type[Message]] = {cls.TYPE: cls for cls in MESSAGES}
 SCHEMA_CRC = schema_crc(MESSAGES)
@@ -337,7 +441,7 @@ SCHEMA_CRC = schema_crc(MESSAGES)
 def header() -> str:
     """Return the C header with every message, enumeration and the schema CRC."""
     constants = {"VALUES_MAX": VALUES, "CHANNELS_MAX": CHANNELS}
-    for enum in (Application, Mode, Fault, Reason, RunStatus, Target, CaseFlag):
+    for enum in (Application, Mode, Fault, Reason, RunStatus, Target, CaseFlag, SampleFlag):
         prefix = "".join("_" + c if c.isupper() else c for c in enum.__name__).lstrip("_").upper()
         constants |= {f"{prefix}_{member.name}": member.value for member in enum}
     return c_header(MESSAGES, constants)

@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings
-from hil.errors import ConfigError, FaultError, StateError
+from hil.errors import ConfigError, FaultError, LimitError, StateError
 from hil.mechanics.geometry import GeometrySettings
 from hil.types import Array
 
@@ -125,6 +125,94 @@ class StaticRigSettings(Settings, frozen=True, kw_only=True):
         return min(capacity, cases)
 
 
+@dataclass(frozen=True)
+class DynamicSample:
+    """What a dynamic rig measured at one time."""
+
+    y: Array  # (ny,), measured, SI
+    u: Array  # (nu,), applied from this time on unless a write changes it, SI
+    device_us: int  # device time of the sample, us
+    sequence: int  # number of the sample, grows by 1
+    missed: int  # samples between the one read before and this one
+    flags: tuple[str, ...] = ()  # "interlock", "late"
+
+
+@dataclass(frozen=True)
+class DynamicRigInfo:
+    """What a dynamic rig is, fixed from `configure()` on."""
+
+    name: str
+    device_id: str
+    measurements: tuple[str, ...]  # names of y, in order
+    inputs: tuple[str, ...]  # names of u, in order
+    input_limits: tuple[tuple[float, float], ...]  # lowest and highest of each input, SI
+    period_us: int  # between two samples that are sent, us
+    tick_us: int  # between two looks of the device at its sensors, us
+    watchdog_us: int  # longest life of a token, us
+    details: dict[str, str] = field(default_factory=dict)  # board, firmware, schema …
+
+
+class DynamicRigSettings(Settings, frozen=True, kw_only=True):
+    """What every cart-pole rig is told, real or simulated."""
+
+    name: Annotated[str, Meta(pattern=r"^[\w.-]+$", description="its mirror is found under")]
+    force_max: Annotated[float, Meta(gt=0, description="on the cart, N")]
+    travel: Annotated[
+        float, Meta(gt=0, description="of the cart; beyond, forces act inward only, m")
+    ]
+    travel_hard: Annotated[float, Meta(gt=0, description="of the cart; beyond, a fault, m")]
+    watchdog: Annotated[float, Meta(gt=0, le=60, description="longest life of a token, s")]
+    period: Annotated[float, Meta(gt=0, le=10, description="between two samples sent, s")]
+    tick: Annotated[float, Meta(gt=0, le=1, description="between two looks at sensors, s")] = 0.001
+
+    @property
+    def stream_every(self) -> int:
+        """Ticks between two samples that are sent.
+
+        Raises ConfigError for settings that do not fit each other.
+        """
+        period_us, tick_us = microseconds(self.period), microseconds(self.tick)
+        if not tick_us or period_us % tick_us:
+            raise ConfigError(
+                f"rig.period: {self.period} s is not a multiple of rig.tick, {self.tick} s"
+            )
+        if self.travel >= self.travel_hard:
+            raise ConfigError(
+                f"rig.travel: {self.travel} m: must be below rig.travel_hard, {self.travel_hard} m"
+            )
+        if self.watchdog * TOKEN_SHARE < self.period:
+            raise ConfigError(
+                f"rig.watchdog: {self.watchdog} s is too short to command every {self.period} s; "
+                f"at least {self.period / TOKEN_SHARE:.4g} s are needed"
+            )
+        return period_us // tick_us
+
+    def info(self, device_id: str, details: dict[str, str]) -> DynamicRigInfo:
+        """Return what a cart-pole with these settings is."""
+        return DynamicRigInfo(
+            name=self.name,
+            device_id=device_id,
+            measurements=("angle", "position"),
+            inputs=("force",),
+            input_limits=((-self.force_max, self.force_max),),
+            period_us=microseconds(self.period),
+            tick_us=microseconds(self.tick),
+            watchdog_us=microseconds(self.watchdog),
+            details=details,
+        )
+
+    def checked_force(self, u: Array) -> float:
+        """Return the force of an input (1,), N; raises LimitError for one that cannot be."""
+        if u.shape != (1,):
+            raise LimitError(f"write: expected an input of shape (1,), found {u.shape}")
+        force = float(u[0])
+        if not abs(force) <= self.force_max:  # true for NaN as well
+            raise LimitError(
+                f"write: force {force:g} N is outside ±{self.force_max:g} N; nothing was changed"
+            )
+        return force
+
+
 def microseconds(seconds: float) -> int:
     """Return a time in whole microseconds, as devices count it."""
     return round(seconds * 1e6)
@@ -184,7 +272,7 @@ class AbstractRig(ABC):
         """Why the rig is in fault, "" when it is not."""
 
     @abstractmethod
-    def configure(self) -> RigInfo:
+    def configure(self) -> RigInfo | DynamicRigInfo:
         """Connect, check that the device is the right one, set limits; then inactive."""
 
     @abstractmethod
@@ -222,6 +310,10 @@ class AbstractStaticRig(AbstractRig):
     """A rig that is loaded, comes to rest, and is measured."""
 
     @abstractmethod
+    def configure(self) -> RigInfo:
+        """Connect, check that the device is the right one, set limits; then inactive."""
+
+    @abstractmethod
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Apply each load case, wait for rest, measure, unload.
 
@@ -239,6 +331,36 @@ class AbstractStaticRig(AbstractRig):
     @abstractmethod
     def read_stiffness(self) -> Array:
         """Read back what the actuators are set to: (bonds,), N/m; inactive or active."""
+
+
+class AbstractDynamicRig(AbstractRig):
+    """A rig that moves by itself: it sends samples, and is driven meanwhile.
+
+    The rig sets the pace. Under the wall clock it goes on whether it is answered or not;
+    under the virtual clock it stands still after each sample until a `write`, or until the
+    next `read`, which says that there is none.
+    """
+
+    @abstractmethod
+    def configure(self) -> DynamicRigInfo:
+        """Connect, check that the device is the right one, set limits; then inactive."""
+
+    @abstractmethod
+    def read(self) -> DynamicSample:
+        """Return the newest sample that was not returned before, waiting for one if need be.
+
+        Inactive or active. Raises DeadmanError when a token ran out, FaultError when the
+        rig failed or was stopped.
+        """
+
+    @abstractmethod
+    def write(self, u: Array) -> Array:
+        """Set the inputs, (nu,), until the next write; return what was applied, (nu,).
+
+        Each write carries a token; when it runs out the inputs become safe and a fault
+        latches. Raises LimitError, with nothing changed, for what is outside the limits or
+        no number.
+        """
 
 
 def in_parts(loads: Array, max_cases: int) -> list[Array]:

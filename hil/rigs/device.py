@@ -108,6 +108,17 @@ class Device:
         except LinkError as error:
             self._lost(error)
 
+    def arrived(self) -> list[Message]:
+        """Return what the device has said by itself and nobody has taken; does not wait."""
+        try:
+            said = []
+            while self.link.pending:
+                if (message := self.link.unasked()) is not None:
+                    said.append(message)
+            return said
+        except LinkError as error:
+            self._lost(error)
+
     def ask(self, request: Message, kind: type[M]) -> M:
         """Send one request and return its answer, which must be a `kind`."""
         return self.exchange([request], kind)[0]

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 
 from hil.errors import LimitError
-from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium, RigInfo, RigState
+from hil.rigs.base import (
+    AbstractDynamicRig,
+    AbstractRig,
+    AbstractStaticRig,
+    DynamicRigInfo,
+    DynamicSample,
+    MeasuredEquilibrium,
+    RigInfo,
+    RigState,
+)
 from hil.types import Array
 
 
-class Limited(AbstractStaticRig):
-    """Wraps a static rig: refuses loads outside its limits, clips stiffness into them.
+class AbstractLimited(AbstractRig):
+    """The life of a rig that is wrapped."""
 
-    A clipped load would silently be another experiment, so it is refused; a stiffness
-    saturates as the actuator would, and the caller learns from what was applied.
-    """
-
-    def __init__(self, rig: AbstractStaticRig) -> None:
-        self.inner = rig
-        self._info: RigInfo | None = None
+    @property
+    @abstractmethod
+    def inner(self) -> AbstractRig:
+        """The rig inside."""
 
     @property
     def state(self) -> RigState:
@@ -29,11 +37,6 @@ class Limited(AbstractStaticRig):
     def fault(self) -> str:
         """Why the rig is in fault, "" when it is not."""
         return self.inner.fault
-
-    def configure(self) -> RigInfo:
-        """Configure the rig and take its limits from it."""
-        self._info = self.inner.configure()
-        return self._info
 
     def activate(self) -> None:
         """Power the outputs."""
@@ -58,6 +61,28 @@ class Limited(AbstractStaticRig):
     def close(self) -> None:
         """Let go of the rig."""
         self.inner.close()
+
+
+class Limited(AbstractLimited, AbstractStaticRig):
+    """Wraps a static rig: refuses loads outside its limits, clips stiffness into them.
+
+    A clipped load would silently be another experiment, so it is refused; a stiffness
+    saturates as the actuator would, and the caller learns from what was applied.
+    """
+
+    def __init__(self, rig: AbstractStaticRig) -> None:
+        self._rig = rig
+        self._info: RigInfo | None = None
+
+    @property
+    def inner(self) -> AbstractStaticRig:
+        """The rig inside."""
+        return self._rig
+
+    def configure(self) -> RigInfo:
+        """Configure the rig and take its limits from it."""
+        self._info = self.inner.configure()
+        return self._info
 
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Measure a batch of load cases whose every force is within the limits."""
@@ -92,8 +117,48 @@ class Limited(AbstractStaticRig):
 
     def _known(self, call: str) -> RigInfo:
         if self._info is None:
-            raise LimitError(f"{call}: the limits of the rig are not known; call configure() first")
+            raise _unknown(call)
         return self._info
+
+
+class LimitedDynamic(AbstractLimited, AbstractDynamicRig):
+    """Wraps a dynamic rig: clips inputs into its limits, refuses what is no number.
+
+    An input saturates as the actuator would; the caller goes on from what was applied.
+    """
+
+    def __init__(self, rig: AbstractDynamicRig) -> None:
+        self._rig = rig
+        self._info: DynamicRigInfo | None = None
+
+    @property
+    def inner(self) -> AbstractDynamicRig:
+        """The rig inside."""
+        return self._rig
+
+    def configure(self) -> DynamicRigInfo:
+        """Configure the rig and take its limits from it."""
+        self._info = self.inner.configure()
+        return self._info
+
+    def read(self) -> DynamicSample:
+        """Return the newest sample."""
+        return self.inner.read()
+
+    def write(self, u: Array) -> Array:
+        """Set the inputs, clipped into the limits; return what was applied."""
+        if self._info is None:
+            raise _unknown("write")
+        limits = np.array(self._info.input_limits)  # (nu, 2)
+        _check_array("write", u, 1, len(limits))
+        if not np.isfinite(u).all():
+            name = self._info.inputs[int(np.argmin(np.isfinite(u)))]
+            raise LimitError(f"write: {name} is not a number ({u}); nothing was applied")
+        return self.inner.write(np.clip(u, limits[:, 0], limits[:, 1]))
+
+
+def _unknown(call: str) -> LimitError:
+    return LimitError(f"{call}: the limits of the rig are not known; call configure() first")
 
 
 def _check_array(call: str, array: Array, ndim: int, last: int) -> None:

@@ -10,7 +10,8 @@ from hil.config import Config
 from hil.errors import LinkError
 from hil.links.zeromq import Address
 from hil.messages import bus
-from hil.rigs.remote import RemoteRig, enquire, stop_rig
+from hil.rigs.remote import RemoteRig
+from hil.rigs.session import enquire, stop_rig
 from hil.safety.deadman import Minting
 from hil.services import owner
 from hil.services.mirror import Mirror, bus_address

@@ -19,22 +19,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from hil.clock import make_clock
 from hil.config import Config, Settings, check, settings_of
-from hil.errors import ConfigError, HilError, LinkError, RunError, SafetyError
+from hil.errors import HilError, LinkError, RunError, SafetyError
 from hil.links.zeromq import SOCKETS, Address, BusServer, Keys
 from hil.messages import bus
-from hil.rigs.base import RigState, Token
-from hil.rigs.spring_network import SpringNetworkRig
-from hil.rigs.twin import SpringNetworkTwin
-from hil.safety.deadman import Forwarded
+from hil.rigs.base import RigState
 from hil.safety.lease import LeaseDesk
-from hil.safety.limits import Limited
 from hil.services.desk import Desk
-from hil.types import AnyArray, Array
+from hil.services.owned import own
+from hil.types import AnyArray
 
 IDLE_MS = 20  # longest wait of the owner thread before it looks at the device again
 RETRY_S = 2.0  # between two attempts to reach a device that was not there
@@ -59,9 +55,7 @@ def bus_address(config: Config) -> tuple[Address, Keys | None, MirrorSettings]:
     """Return where the mirror of a configuration is, and the keys to it."""
     settings = check(config.mirror, MirrorSettings, "mirror")
     keys = Keys(Path(settings.keys)) if settings.keys else None
-    rig, rig_settings = settings_of(config.rig, "rig")
-    if not issubclass(rig, SpringNetworkRig):
-        raise ConfigError(f"rig.kind: {config.rig['kind']!r} is not a rig a mirror can own")
+    _, rig_settings = settings_of(config.rig, "rig")
     return Address(settings.address, rig_settings.name), keys, settings
 
 
@@ -77,22 +71,15 @@ class Mirror:
         self.clock = make_clock(config.clock)
         self._clock_kind = config.clock
         self._simulated = config.board is not None
-        self._tokens = Forwarded()
-        _, rig_settings = settings_of(config.rig, "rig")
-        self._device_rig = SpringNetworkRig(
-            rig_settings, tokens=self._tokens, clock=config.clock, port=port
-        )
-        self.rig = Limited(self._device_rig)
-        self._twin = SpringNetworkTwin(self._device_rig.network)
+        self._owned = own(config, port)
+        self.rig = self._owned.rig
         self._lease = LeaseDesk(self.name, self.settings.lease)
         self._server = BusServer(address, keys)
         self._decoder = msgspec.msgpack.Decoder(bus.Command)
         self._replies: OrderedDict[bytes, tuple[int, list[Any]]] = OrderedDict()
-        self._applied: Array | None = None
         self._info: dict[str, Any] = {}
         self._trouble = ""
-        self._twin_residual: float | None = None
-        self._commands = self._measurements = self._refused = self._published = 0
+        self._commands = self._refused = self._published = 0
         self._next_state = self._next_attempt = 0.0
         self._snapshot = self.report()
         self._desk = Desk(self._server, self.clock, lambda: self._snapshot, self.rig.stop)
@@ -129,8 +116,7 @@ class Mirror:
     def _connect(self) -> None:
         self._next_attempt = time.monotonic() + RETRY_S
         try:
-            self._info = msgspec.to_builtins(self.rig.configure())
-            self._applied = self.rig.read_stiffness()
+            self._info = self._owned.configure()
             self._trouble = ""
         except LinkError as error:
             if self._trouble != str(error):
@@ -239,58 +225,16 @@ class Mirror:
                 self.rig.deactivate()
             case bus.Clear():
                 self.rig.clear()
-                self._applied = self.rig.read_stiffness()
-            case bus.Settle():
-                return self._settle(request, np.asarray(arrays[0], dtype=np.float64))
-            case bus.SetStiffness():
-                self._applied = self.rig.set_stiffness(np.asarray(arrays[0], dtype=np.float64))
-                return self._applied_reply(request)
-            case bus.ReadStiffness():
-                self._applied = self.rig.read_stiffness()
-                return self._applied_reply(request)
+                self._info = self._owned.read_back()
+            case _:
+                done = self._owned.carry_out(request, arrays)
+                if done.published:
+                    self._publish(*done.published)
+                return self._reply(done.kind, request, **done.fields), done.arrays
         return self._reply(bus.Done, request, state=self.rig.state, fault=self.rig.fault), []
 
-    def _settle(self, request: bus.Settle, loads: Array) -> tuple[bus.Reply, list[AnyArray]]:
-        self._tokens.put(Token(request.token, request.valid_until_us))
-        measured = self.rig.settle(loads)
-        self._measurements += len(loads)
-        residual = self._residual(loads, measured.elongation)
-        self._publish(
-            "measurement",
-            {
-                "device_us": measured.device_us,
-                "cases": len(loads),
-                "settled": measured.settled,
-                "twin_residual": residual,
-                "force": loads[-1].tolist(),
-                "displacement": measured.displacement[-1].tolist(),
-                "elongation": measured.elongation[-1].tolist(),
-            },
-        )
-        reply = self._reply(
-            bus.Measured,
-            request,
-            sampled_us=measured.device_us,
-            displacement=bus.ArrayRef.of(measured.displacement),
-            elongation=bus.ArrayRef.of(measured.elongation),
-            settled=measured.settled,
-            twin_residual=residual,
-        )
-        return reply, [measured.displacement, measured.elongation]
-
-    def _residual(self, loads: Array, elongation: Array) -> float | None:
-        if self._applied is None or not (self._applied > 0).all():
-            return None  # the device has not been told a stiffness yet
-        self._twin_residual = self._twin.residual(self._applied, loads, elongation)
-        return self._twin_residual
-
-    def _applied_reply(self, request: bus.Request) -> tuple[bus.Reply, list[AnyArray]]:
-        assert self._applied is not None
-        ref = bus.ArrayRef.of(self._applied)
-        return self._reply(bus.Applied, request, stiffness=ref), [self._applied]
-
     def _reply(self, kind: Callable[..., bus.Reply], request: bus.Request, **fields: Any) -> Any:
-        device_us = self._device_rig.device.clock.now_us()
+        device_us = self._owned.device.clock.now_us()
         self.clock.observe(device_us)
         return kind(seq=request.seq, t_ns=self.clock.now_ns(), device_us=device_us, **fields)
 
@@ -304,7 +248,7 @@ class Mirror:
 
     def report(self) -> bus.StatusReport:
         """Return how the rig is; called by the owner thread."""
-        link, device = self._device_rig.link, self._device_rig.device
+        link, device = self._owned.device.link, self._owned.device
         state, offset = device.state, device.clock.offset
         return bus.StatusReport(
             seq=0,
@@ -320,10 +264,10 @@ class Mirror:
             holder=self._lease.holder,
             lease_left_s=self._lease.left(time.monotonic()),
             commands=self._commands,
-            measurements=self._measurements,
+            measurements=self._owned.measurements,
             clock_offset_us=offset.offset_us if offset else None,
             round_trip_us=offset.round_trip_us if offset else None,
-            twin_residual=self._twin_residual,
+            twin_residual=self._owned.twin_residual,
             counters=bus.Counters(
                 requests=link.counters.requests,
                 retransmits=link.counters.retransmits,

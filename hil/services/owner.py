@@ -27,7 +27,7 @@ from hil.errors import HilError, LeaseError, LinkError, RunError
 from hil.links.zeromq import Address, runtime_directory
 from hil.messages import bus
 from hil.rigs.base import AbstractBoard
-from hil.rigs.remote import enquire
+from hil.rigs.session import enquire
 from hil.services.mirror import Mirror, bus_address
 
 START_S = 60.0  # for a mirror to be ready: the firmware may have to be compiled first

@@ -15,7 +15,6 @@ import msgspec
 from hil.clock import make_clock
 from hil.config import Config, build, settings_of
 from hil.errors import ConfigError, FaultError, InputError, LeaseError
-from hil.links.zeromq import Address
 from hil.messages import wire
 from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
 from hil.recording.writer import Recorder, versions
@@ -27,6 +26,7 @@ from hil.services import owner, pictures
 from hil.services.mirror import bus_address
 from hil.services.progress import TrainingProgress
 from hil.services.records import CHANNELS, RunLog, read_history
+from hil.services.session import require_mirror
 from hil.tasks.base import AbstractStaticTask
 from hil.training.events import Started
 from hil.training.insitu import InSituTraining
@@ -141,7 +141,7 @@ def _session(
 ) -> Outcome:
     address, keys, _ = bus_address(config)
     with contextlib.ExitStack() as stack:
-        if not _served(config, address):
+        if not require_mirror(config, address):
             say(f"no mirror serves {address.name}: starting one")
             start_us = checkpoint.device_us if checkpoint else 0
             job = owner.MirrorJob(config, start_us)
@@ -248,21 +248,6 @@ def summary(outcome: Outcome) -> str:
         *(f"           {path}" for path in outcome.plots),
     ]
     return "\n".join(lines)
-
-
-def _served(config: Config, address: Address) -> bool:
-    report = owner.status(config)
-    if report is None:
-        return False
-    wanted = (config.board is not None, config.clock)
-    if (report.simulated, report.clock) != wanted:
-        kinds = {True: "a simulated", False: "a real"}
-        raise ConfigError(
-            f"rig {address.name}: the mirror that serves it (process {report.pid}) has "
-            f"{kinds[report.simulated]} rig on the {report.clock} clock, this run wants "
-            f"{kinds[wanted[0]]} rig on the {wanted[1]} clock; end that mirror or change this run"
-        )
-    return True
 
 
 def _take(rig: RemoteRig, patient: bool, say: Say) -> RigInfo:

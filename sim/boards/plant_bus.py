@@ -8,6 +8,7 @@ process that started it is killed.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -28,12 +29,23 @@ from cobs import cobs
 from hil.config import build
 from hil.errors import HilError, InputError
 from hil.messages.frame import HEADER, FrameParser
-from hil.messages.wire import CHANNELS, VALUES, PlantApplied, PlantSample, PlantSense, PlantWrite
+from hil.messages.wire import (
+    CHANNELS,
+    VALUES,
+    PlantApplied,
+    PlantLook,
+    PlantPose,
+    PlantSample,
+    PlantSense,
+    PlantWrite,
+)
 from hil.types import Array, ClockKind
+from sim.rigs.cart_pole_plant import CartPoleEvent, CartPolePlant
 from sim.rigs.spring_network_plant import PlantEvent, SpringNetworkPlant
 
 SENSE_HEAD = struct.Struct("<QHHHH")  # PlantSense up to its values
 APPLIED_HEAD = struct.Struct("<HHHH")  # PlantApplied up to its values
+Look = Callable[[int, int, int], list[tuple[float, float]]]
 FIRMWARE_ENDS_S = 2.0  # after the plant hung up
 
 
@@ -49,20 +61,39 @@ class AbstractPlant(Protocol):
         """Set actuators and return what they were set to."""
         ...
 
+
+@runtime_checkable
+class AbstractSampledPlant(AbstractPlant, Protocol):
+    """A plant of many channels that are sampled at once."""
+
     def sample(self, time_us: int) -> Array:
         """Return every sensor channel."""
         ...
 
 
-class PlantBus:
-    """Answers the firmware's PlantWrite and PlantSample frames on a stream socket."""
+@runtime_checkable
+class AbstractLookedAtPlant(AbstractPlant, Protocol):
+    """A plant with an angle and a position that is looked at many times a second."""
 
-    def __init__(self, bus: socket.socket, plant: AbstractPlant) -> None:
+    def look(self, time_us: int, period_us: int, count: int) -> list[tuple[float, float]]:
+        """Return angle and position at `count` times."""
+        ...
+
+
+class PlantBus:
+    """Answers the firmware's PlantWrite, PlantSample and PlantLook frames on a socket."""
+
+    def __init__(
+        self, bus: socket.socket, plant: AbstractSampledPlant | AbstractLookedAtPlant
+    ) -> None:
         self.parser = FrameParser()
         self.unloaded = threading.Event()  # every output of the plant is safe
         self.hung_up = False
         self._bus = bus
         self._plant = plant
+        # Looked up once: an answer is waited for at every sample.
+        self._sample = plant.sample if isinstance(plant, AbstractSampledPlant) else None
+        self._look = plant.look if isinstance(plant, AbstractLookedAtPlant) else None
         self._sense = np.zeros(CHANNELS, dtype="<f4")
         self._applied = np.zeros(VALUES, dtype="<f4")
 
@@ -89,8 +120,10 @@ class PlantBus:
             self.unloaded.clear()
 
     def _answer(self, seq: int, message: object) -> bytes:
-        if isinstance(message, PlantSample):
-            return self._sensed(seq, message.time_us)
+        if isinstance(message, PlantSample) and self._sample is not None:
+            return self._sensed(seq, message.time_us, self._sample)
+        if isinstance(message, PlantLook) and self._look is not None:
+            return self._seen(seq, message, self._look)
         if isinstance(message, PlantWrite):
             count, offset = message.count, message.offset
             values = np.array(message.values[:count])
@@ -101,9 +134,18 @@ class PlantBus:
             return _frame(PlantApplied.TYPE, seq, head + self._applied.tobytes())
         return b""
 
-    def _sensed(self, seq: int, time_us: int) -> bytes:
+    def _seen(self, seq: int, asked: PlantLook, look: Look) -> bytes:
+        poses = look(asked.time_us, asked.period_us, asked.count)
+        times = itertools.count(asked.time_us, asked.period_us)
+        pack = PlantPose.STRUCT.pack
+        return b"".join(
+            _frame(PlantPose.TYPE, seq, pack(time_us, angle, position))
+            for time_us, (angle, position) in zip(times, poses, strict=False)
+        )
+
+    def _sensed(self, seq: int, time_us: int, sample: Callable[[int], Array]) -> bytes:
         # Packed by hand: this is the answer the firmware waits for at every sample.
-        values = self._plant.sample(time_us)
+        values = sample(time_us)
         total = len(values)
         frames = []
         for offset in range(0, total, CHANNELS):
@@ -178,14 +220,14 @@ def _set_up(
 ) -> tuple[PlantBus, subprocess.Popen[str], str]:
     """Make the plant, start the firmware, and return the bus between them and the port."""
     watch = _recorder(stack.enter_context(_open_record(order.record)))
-    plant: SpringNetworkPlant = build(
+    plant: SpringNetworkPlant | CartPolePlant = build(
         order.plant, "board.plant", rig=order.rig, seed=order.seed, ideal=order.ideal, watch=watch
     )
-    dof, bonds = plant.network.dof, plant.network.bond_count
+    wired, size = _wired(plant)
     ours, theirs = socket.socketpair()
     stack.enter_context(ours)
-    command = [order.program, "--plant-fd", str(theirs.fileno()), "--dof", str(dof)]
-    command += ["--bonds", str(bonds), "--clock", order.clock, "--start-us", str(order.start_us)]
+    command = [order.program, "--plant-fd", str(theirs.fileno()), *wired]
+    command += ["--clock", order.clock, "--start-us", str(order.start_us)]
     command += ["--link", order.link] if order.link else []
     with theirs:
         firmware = subprocess.Popen(
@@ -203,9 +245,18 @@ def _set_up(
     if not port:
         raise InputError(
             f"simulated board: the firmware (exit status {firmware.wait()}) refused to start for "
-            f"{dof} degrees of freedom and {bonds} bonds; a smaller geometry may do"
+            f"{size}"
         )
     return bus, firmware, port
+
+
+def _wired(plant: SpringNetworkPlant | CartPolePlant) -> tuple[list[str], str]:
+    """Return what the firmware is to be told of its plant, and the same in words."""
+    if isinstance(plant, CartPolePlant):
+        return ["--app", "cart_pole"], "a cart-pole"
+    dof, bonds = plant.network.dof, plant.network.bond_count
+    words = f"{dof} degrees of freedom and {bonds} bonds; a smaller geometry may do"
+    return ["--dof", str(dof), "--bonds", str(bonds)], words
 
 
 def _open_record(path: str) -> contextlib.AbstractContextManager[TextIO | None]:
@@ -217,19 +268,12 @@ def _open_record(path: str) -> contextlib.AbstractContextManager[TextIO | None]:
         raise InputError(f"board.record: {path} cannot be written: {error.strerror}") from None
 
 
-def _recorder(record: TextIO | None) -> Callable[[PlantEvent], None] | None:
+def _recorder(record: TextIO | None) -> Callable[[PlantEvent | CartPoleEvent], None] | None:
     if record is None:
         return None
 
-    def note(event: PlantEvent) -> None:
-        line = {
-            "time_us": event.time_us,
-            "target": event.target.name.lower(),
-            "max": event.largest,
-            "offset": event.offset,
-            "values": event.values,
-        }
-        record.write(json.dumps(line) + "\n")
+    def note(event: PlantEvent | CartPoleEvent) -> None:
+        record.write(json.dumps(event.line()) + "\n")
 
     return note
 

@@ -45,6 +45,16 @@ class PlantEvent:
     values: tuple[float, ...]  # what was applied from `offset` on, N/m or N
     largest: float  # magnitude over the whole array after the change, N/m or N
 
+    def line(self) -> dict[str, Any]:
+        """Return the event as a line of the plant's own record."""
+        return {
+            "time_us": self.time_us,
+            "target": self.target.name.lower(),
+            "max": self.largest,
+            "offset": self.offset,
+            "values": self.values,
+        }
+
 
 class PlantRig(Settings, frozen=True, kw_only=True):
     """What a plant needs to know of the rig it plays."""

@@ -29,7 +29,8 @@ from hil.mechanics.geometry import triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import bus
 from hil.rigs.base import RigState, Token
-from hil.rigs.remote import RemoteRig, stop_rig
+from hil.rigs.remote import RemoteRig
+from hil.rigs.session import stop_rig
 from hil.safety.deadman import Minting
 from hil.services import keyring, owner
 from tests.system.rigs import (

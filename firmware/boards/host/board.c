@@ -36,6 +36,12 @@ static uint64_t time_us(void *context) {
     return board->start_us + (monotonic_ns() - board->start_ns) / NS_PER_US;
 }
 
+/* Keep the host's side open while no host does. */
+static bool hold_port(board_t *board) {
+    board->slave_fd = open(board->port, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return board->slave_fd >= 0;
+}
+
 int board_open_pty(board_t *board) {
     struct termios raw;
     const char *name;
@@ -45,8 +51,7 @@ int board_open_pty(board_t *board) {
         return -1;
     }
     snprintf(board->port, sizeof board->port, "%s", name);
-    board->slave_fd = open(board->port, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (board->slave_fd < 0 || tcgetattr(board->slave_fd, &raw) != 0) {
+    if (!hold_port(board) || tcgetattr(board->slave_fd, &raw) != 0) {
         return -1;
     }
     cfmakeraw(&raw);
@@ -100,6 +105,13 @@ static void wait_until(void *context, uint64_t until_us) {
     }
 }
 
+static void advance_to(void *context, uint64_t until_us) {
+    board_t *board = context;
+    if (until_us > board->now_us) {
+        board->now_us = until_us;
+    }
+}
+
 static size_t host_read(void *context, uint8_t *bytes, size_t size) {
     board_t *board = context;
     if (!board->host_ready) {
@@ -107,12 +119,28 @@ static size_t host_read(void *context, uint8_t *bytes, size_t size) {
     }
     ssize_t n = read(board->host_fd, bytes, size);
     board->host_ready = false; /* if there is more, the next wait will notice */
+    if (board->lock_step && n > 0 && !board->host_present) {
+        /* From now on the host is the only one at its side: when it ends in whatever way,
+         * the kernel hangs the line up. */
+        board->host_present = true;
+        close(board->slave_fd);
+        board->slave_fd = -1;
+    } else if (board->lock_step && n < 0 && errno == EIO && board->host_present) {
+        board->host_present = false;
+        hold_port(board);
+    }
     return n > 0 ? (size_t)n : 0;
 }
+
+static bool host_present(void *context) { return ((const board_t *)context)->host_present; }
 
 static void host_write(void *context, const uint8_t *bytes, size_t count) {
     static const uint8_t delimiter = 0;
     board_t *board = context;
+    if (board->lock_step && !board->host_present) {
+        board->dropped += count;
+        return;
+    }
     if (board->torn) {
         /* End the frame that was cut short, or it would take this one with it. */
         if (write(board->host_fd, &delimiter, 1) != 1) {
@@ -141,15 +169,24 @@ static int sample(void *context, uint64_t time, float *displacement, float *elon
     return plant_sample(context, time, displacement, elongation);
 }
 
+static int pose(void *context, uint64_t time, uint32_t period_us, uint32_t ahead, float *angle,
+                float *position) {
+    return plant_pose(context, time, period_us, ahead, angle, position);
+}
+
 hal_t board_hal(board_t *board, uint64_t device_id) {
+    bool cart_pole = board->application == WIRE_APPLICATION_CART_POLE;
+    board->lock_step = cart_pole && board->virtual_clock;
     return (hal_t){
         .context = board,
         .board = "host",
         .device_id = device_id,
+        .application = board->application,
         .dof = board->dof,
         .bonds = board->bonds,
         .watchdog_max_us = 10000000,
-        .force_max = 10.0f,
+        .force_max = cart_pole ? 200.0f : 10.0f,
+        .tick_min_us = 100,
         .stiffness_low = 1e-3f,
         .stiffness_high = 1e6f,
         .time_us = time_us,
@@ -159,5 +196,8 @@ hal_t board_hal(board_t *board, uint64_t device_id) {
         .write_force = write_force,
         .write_stiffness = write_stiffness,
         .sample = sample,
+        .pose = pose,
+        .advance_to = board->lock_step ? advance_to : NULL,
+        .host_present = host_present,
     };
 }

@@ -18,8 +18,9 @@ static app_t app;
 static board_t board;
 
 static const char usage[] =
-    "usage: hil-firmware --plant-fd N --dof D --bonds B --clock virtual|wall [--start-us T]\n"
-    "                    [--device-id N] [--link PATH]\n";
+    "usage: hil-firmware --plant-fd N --clock virtual|wall --dof D --bonds B\n"
+    "       hil-firmware --plant-fd N --clock virtual|wall --app cart_pole\n"
+    "options: [--app spring_network] [--start-us T] [--device-id N] [--link PATH]\n";
 
 static void on_signal(int signal) {
     (void)signal;
@@ -70,9 +71,10 @@ int main(int argc, char **argv) {
         {"plant-fd", required_argument, NULL, 'p'}, {"dof", required_argument, NULL, 'd'},
         {"bonds", required_argument, NULL, 'b'},    {"clock", required_argument, NULL, 'c'},
         {"start-us", required_argument, NULL, 's'}, {"device-id", required_argument, NULL, 'i'},
-        {"link", required_argument, NULL, 'l'},     {NULL, 0, NULL, 0},
+        {"link", required_argument, NULL, 'l'},     {"app", required_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
     };
-    const char *link = NULL, *clock = "";
+    const char *link = NULL, *clock = "", *application = "spring_network";
     uint64_t start_us = 0, device_id = 1;
     int option, index = 0;
     board.plant_fd = -1;
@@ -97,6 +99,9 @@ int main(int argc, char **argv) {
         case 'i':
             device_id = number(name, optarg, 0, UINT64_MAX);
             break;
+        case 'a':
+            application = optarg;
+            break;
         case 'l':
             link = optarg;
             break;
@@ -106,7 +111,13 @@ int main(int argc, char **argv) {
         }
     }
     board.virtual_clock = strcmp(clock, "virtual") == 0;
-    if (optind != argc || board.plant_fd < 0 || board.dof == 0 || board.bonds == 0 ||
+    if (strcmp(application, "cart_pole") == 0 && board.dof == 0 && board.bonds == 0) {
+        board.application = WIRE_APPLICATION_CART_POLE;
+        board.dof = 1; /* the force on the cart */
+    } else if (strcmp(application, "spring_network") == 0 && board.dof > 0 && board.bonds > 0) {
+        board.application = WIRE_APPLICATION_SPRING_NETWORK;
+    }
+    if (optind != argc || board.plant_fd < 0 || board.application == 0 ||
         (!board.virtual_clock && strcmp(clock, "wall") != 0)) {
         fputs(usage, stderr);
         return 2;

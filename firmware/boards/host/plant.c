@@ -130,6 +130,7 @@ static int take_applied(void *answer, const frame_t *frame) {
 
 int plant_write(board_t *board, uint64_t time_us, unsigned target, const float *values,
                 float *applied, uint16_t n) {
+    board->pose_at = board->pose_count = 0; /* what was seen ahead will not come about */
     for (unsigned at = 0; at < n; at += WIRE_VALUES_MAX) {
         unsigned count = n - at < WIRE_VALUES_MAX ? n - at : WIRE_VALUES_MAX;
         wire_plant_write_t write = {
@@ -188,4 +189,44 @@ int plant_sample(board_t *board, uint64_t time_us, float *displacement, float *e
         .elongation = elongation,
     };
     return exchange(board, WIRE_PLANT_SAMPLE, &request, sizeof request, take_sense, &answer);
+}
+
+typedef struct {
+    board_t *board;
+    uint64_t time_us;
+    uint32_t period_us;
+    unsigned count;
+} poses_t;
+
+static int take_pose(void *answer, const frame_t *frame) {
+    poses_t *wanted = answer;
+    board_t *board = wanted->board;
+    wire_plant_pose_t *pose = &board->poses[board->pose_count];
+    if (frame->type != WIRE_PLANT_POSE || frame->size != sizeof *pose) {
+        return -1;
+    }
+    memcpy(pose, frame->payload, sizeof *pose);
+    if (pose->time_us != wanted->time_us + (uint64_t)board->pose_count * wanted->period_us) {
+        return -1;
+    }
+    return ++board->pose_count < wanted->count;
+}
+
+int plant_pose(board_t *board, uint64_t time_us, uint32_t period_us, uint32_t ahead, float *angle,
+               float *position) {
+    if (board->pose_at == board->pose_count || board->poses[board->pose_at].time_us != time_us) {
+        uint32_t most = board->virtual_clock ? BOARD_AHEAD_MAX - 1 : 0;
+        uint32_t count = 1 + (ahead < most ? ahead : most);
+        wire_plant_look_t request = {.time_us = time_us, .period_us = period_us, .count = count};
+        poses_t answer = {board, time_us, period_us, count};
+        board->pose_at = board->pose_count = 0;
+        if (exchange(board, WIRE_PLANT_LOOK, &request, sizeof request, take_pose, &answer) != 0) {
+            board->pose_at = board->pose_count = 0;
+            return -1;
+        }
+    }
+    const wire_plant_pose_t *pose = &board->poses[board->pose_at++];
+    *angle = pose->angle;
+    *position = pose->position;
+    return 0;
 }

@@ -1,0 +1,120 @@
+"""Models on disk: one safetensors file, named by what is in it.
+
+The file carries the weights and, in its header, one JSON text: the kind of the model, its
+settings and whatever training has to say (data, seeds, versions). Its name is the SHA-256
+of its bytes, so `sha256sum` checks it as well as `load` does. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialise
+
+from hil.config import check, resolve
+from hil.errors import ConfigError
+from hil.models.fnode import FnodeModel, FnodeWeights
+
+SUFFIX = ".safetensors"
+HEADER = "hil"  # the one key of the header: more would come in no fixed order
+FORMAT = 1
+
+
+class Stored(NamedTuple):
+    """A model and what was written beside it."""
+
+    model: FnodeModel
+    metadata: dict[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that made a model: of this package, NumPy and Python."""
+    try:
+        own = version("hil")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {"hil": own, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def save(model: FnodeModel, directory: str | Path, metadata: Mapping[str, Any]) -> Path:
+    """Write a model; returns the path, `<SHA-256>.safetensors` in `directory`.
+
+    metadata: anything JSON can hold, under the names training chooses. Equal weights and
+    metadata give the same file. The file appears whole or not at all. Raises ConfigError
+    when the metadata is not JSON or the directory cannot be written.
+    """
+    about = {
+        "format": FORMAT,
+        "kind": f"{type(model).__module__}:{type(model).__qualname__}",
+        "settings": msgspec.to_builtins(model.settings),
+        "training": dict(metadata),
+        "versions": versions(),
+    }
+    try:
+        text = json.dumps(about, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"metadata of a model: not JSON: {error}") from None
+    arrays = {name: np.asarray(a, order="C") for name, a in model.weights.arrays().items()}
+    content = serialise(arrays, {HEADER: text})
+    path = Path(directory) / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{os.getpid()}-{path.name}")
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path.parent}: a model cannot be written here: {error}") from None
+    return path
+
+
+def load(path: str | Path) -> Stored:
+    """Read a model and its metadata.
+
+    Raises ConfigError when the file is missing, its bytes are not those its name stands
+    for, or it holds something else than a model this version knows.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: no model can be read here: {error.strerror}") from None
+    if not re.fullmatch(r"[0-9a-f]{64}", path.name.removesuffix(SUFFIX)):
+        raise ConfigError(
+            f"{path}: the name of a model is the SHA-256 of the file and {SUFFIX}; "
+            "give the file its own name again"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if found != path.name.removesuffix(SUFFIX):
+        raise ConfigError(
+            f"{path}: the file was changed: its SHA-256 is {found[:12]}…, its name says "
+            f"{path.name[:12]}…; fit or copy the model again"
+        )
+    try:
+        arrays = parse(content)
+        length = int.from_bytes(content[:8], "little")
+        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER])
+        form, kind, settings = about["format"], about["kind"], about["settings"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a model of this program: {error!r}") from None
+    if form != FORMAT:
+        raise ConfigError(f"{path}: format {form}, this version reads {FORMAT}; fit it again")
+    part = resolve(kind, str(path))
+    if not issubclass(part, FnodeModel):
+        raise ConfigError(f"{path}: {kind} is not a model that is stored in arrays")
+    checked = check(settings, part.Settings, "settings", file=f"{path}: ")
+    return Stored(part(checked, FnodeWeights.from_arrays(checked, arrays)), about)

@@ -1,0 +1,65 @@
+"""Pictures of a control loop: where it went, what it cost in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hil.plots.style import BLUE, VERMILION, head, new_figure, save, style
+from hil.types import Array
+
+
+def draw_control(
+    time: Array, states: Array, inputs: Array, path: Path, *, title: str = ""
+) -> Figure:
+    """Draw the estimated states and the applied input of a cart-pole; save as PNG.
+
+    time: (steps,), s. states: (steps, 4), θ in rad, x in m and their rates. inputs:
+    (steps, 1), N. Raises RunError when the file cannot be written.
+    """
+    with style():
+        figure = new_figure(7.6, 6.6)
+        panels = figure.subplots(3, 1, sharex=True)
+        for axes, columns, labels, unit, corner in (
+            (panels[0], (0, 2), ("θ (rad)", "θ̇ (rad/s)"), "angle", "lower right"),
+            (panels[1], (1, 3), ("x (m)", "ẋ (m/s)"), "position", "upper right"),
+        ):
+            for column, label, color in zip(columns, labels, (BLUE, VERMILION), strict=True):
+                axes.plot(time, states[:, column], color=color, label=label)
+            axes.set_ylabel(unit)
+            axes.legend(loc=corner, ncols=2)
+        panels[2].step(time, inputs[:, 0], where="post", color=BLUE)
+        panels[2].set_ylabel("force (N)")
+        panels[2].set_xlabel("time (s)")
+        if title:
+            head(figure, title)
+        return save(figure, path)
+
+
+def draw_latency(hops: Mapping[str, Array], path: Path, *, title: str = "") -> Figure:
+    """Draw how long each hop of a period took, as histograms; save as PNG.
+
+    hops: name → (steps,), µs. Raises RunError when the file cannot be written.
+    """
+    with style():
+        figure = new_figure(7.6, 4.2)
+        axes = figure.subplots()
+        longest = max(float(np.max(values)) for values in hops.values())
+        shortest = max(
+            1.0, min(float(np.min(values[values > 0], initial=1e9)) for values in hops.values())
+        )
+        bins = np.geomspace(shortest, max(longest, 2 * shortest), 60)
+        for (name, values), color in zip(hops.items(), (BLUE, VERMILION), strict=False):
+            middle, high = np.percentile(values, [50, 99])
+            label = f"{name}: p50 {middle:.0f} µs, p99 {high:.0f} µs"
+            axes.hist(values, bins=list(bins), color=color, alpha=0.7, label=label)
+        axes.set_xscale("log")
+        axes.set_xlabel("time (µs)")
+        axes.set_ylabel("periods")
+        axes.legend(loc="upper right")
+        if title:
+            head(figure, title)
+        return save(figure, path)

@@ -1,0 +1,153 @@
+"""`hil collect`, `hil fit` and `hil control` from the outside, on the simulated cart-pole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hil.config import Config, load
+from hil.errors import FaultError, LimitError, RunError
+from hil.recording.reader import read
+from hil.rigs.base import RigState
+from hil.rigs.remote import RemoteDynamicRig
+from hil.safety.deadman import Minting
+from hil.services import owner
+from tests.system.rigs import ROOT, address, events, hil, kill, mirror, until
+
+BALANCE = ROOT / "configs/balance.toml"
+COLLECT = ROOT / "configs/cart_pole_collect.toml"
+FNODE = ROOT / "configs/fnode.toml"
+KEYS = {
+    "steps", "cost", "final_error_norm", "max_abs_input", "solve_us_p50", "solve_us_p99",
+    "round_trip_us_p50", "round_trip_us_p99", "missed_deadlines", "fallbacks", "run",
+}  # fmt: skip
+
+
+def control(runs: Path, *words: str) -> dict[str, object]:
+    ended = hil("control", str(BALANCE), "--sim", "--json", "--runs", str(runs), *words)
+    assert ended.returncode == 0, ended.stderr
+    outcome: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
+    return outcome
+
+
+def test_it_balances_and_says_how_well(tmp_path: Path) -> None:
+    outcome = control(tmp_path, "--set", "loop.duration=4")
+    assert outcome.keys() >= KEYS
+    assert outcome["steps"] == 200
+    assert outcome["fallbacks"] == 0
+    assert float(str(outcome["final_error_norm"])) < 0.1
+    assert float(str(outcome["max_abs_input"])) <= 20.0
+    run = Path(str(outcome["run"]))
+    assert (run / "plots/control.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(read(run / "recording.mcap"))) == 200
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    recordings = []
+    for place, seed in (("a", 3), ("b", 3), ("c", 4)):
+        words = ("--set", "loop.duration=3", "--seed", str(seed))
+        outcome = control(tmp_path / place, *words)
+        recordings.append((Path(str(outcome["run"])) / "recording.mcap").read_bytes())
+    assert recordings[0] == recordings[1] != recordings[2]
+
+
+def test_what_was_collected_is_learned_and_balances(tmp_path: Path) -> None:
+    """A short, small version of the three commands; the slopes at the upright are the plant's."""
+    words = ("--sim", "--json", "--runs", str(tmp_path), "--set", "loop.duration=40")
+    collected = hil("collect", str(COLLECT), *words)
+    assert collected.returncode == 0, collected.stderr
+    data = json.loads(collected.stdout.splitlines()[-1])["run"]
+    small = ("--set", "fit.network.hidden=[64, 64]", "--set", "fit.epochs=5")
+    fitted = hil("fit", str(FNODE), data, "--runs", str(tmp_path), "--json", *small)
+    assert fitted.returncode == 0, fitted.stderr
+    outcome = json.loads(fitted.stdout.splitlines()[-1])
+    assert outcome["origin_by_state"][0][0] == pytest.approx(39.24, rel=0.05)
+    assert outcome["origin_by_input"][0][0] == pytest.approx(-2.0, rel=0.05)
+    model = f"model={{kind='hil.models.stored:StoredModel', path='{outcome['model']}'}}"
+    start = "board.plant.start=[0.03, 0.0, 0.0, 0.0]"
+    driven = control(tmp_path, "--set", model, "--set", start, "--set", "loop.duration=4")
+    assert float(str(driven["final_error_norm"])) < 0.1
+
+
+def cart_pole(tmp_path: Path, **overrides: object) -> tuple[Config, Path]:
+    record = tmp_path / "plant.jsonl"
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    config = load(
+        ROOT / "configs/cart_pole.toml",
+        sim=True,
+        overrides={"board.record": str(record), **dotted},
+    )
+    return config, record
+
+
+def test_the_mirror_owns_a_cart_pole_as_it_owns_any_rig(tmp_path: Path) -> None:
+    config, _ = cart_pole(tmp_path)
+    with mirror(config, tmp_path):
+        rig = RemoteDynamicRig(address(config), mint=Minting, client="test")
+        with rig:
+            info = rig.configure()
+            assert (info.measurements, info.inputs) == (("angle", "position"), ("force",))
+            rig.activate()
+            first = rig.read()
+            assert rig.write(np.array([99.0])) == pytest.approx([20.0])  # clipped at the limit
+            assert rig.read().sequence == first.sequence + 1
+            for u in (np.array([np.nan]), np.zeros(2)):
+                with pytest.raises(LimitError):
+                    rig.write(u)
+            rig.stop("hand on the button")
+            with pytest.raises(FaultError, match="hand on the button"):
+                rig.read()
+            rig.clear()
+            assert rig.state is RigState.INACTIVE
+
+
+def read_on(rig: RemoteDynamicRig) -> None:
+    for _ in range(100):
+        rig.read()
+
+
+@pytest.mark.parametrize("victim", ["controller", "mirror"])
+def test_a_killed_process_leaves_no_force(tmp_path: Path, victim: str) -> None:
+    """kill −9 under the wall clock; judged by the plant's own record and device time."""
+    record = tmp_path / "plant.jsonl"
+    command = [
+        *(sys.executable, "-m", "hil", "control", str(BALANCE), "--sim"),
+        *("--runs", str(tmp_path), "--set", "clock=wall", "--set", f"board.record={record}"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: record.exists() and len(events(record)) > 50)
+    report = owner.status(load(BALANCE, sim=True, overrides={"clock": "wall"}))
+    assert report is not None
+    kill(process.pid if victim == "controller" else report.pid)
+    _, said = process.communicate(timeout=60)
+    if victim == "mirror":
+        assert process.returncode == 1
+        assert [line for line in said.splitlines() if line.startswith("hil: mirror at ipc://")]
+    until(lambda: not owner.served_rigs())
+    until(lambda: events(record)[-1]["max"] == 0)
+    moved = [e["time_us"] for e in events(record) if e["max"] > 0]
+    assert events(record)[-1]["time_us"] - moved[-1] < 200_000 + 500_000  # watchdog, wake-up
+
+
+def test_a_frozen_controller_is_answered_by_the_device(tmp_path: Path) -> None:
+    """The controlling process hangs: its token runs out, the force is zero, the fault latched."""
+    config, record = cart_pole(tmp_path, clock="wall")
+    with mirror(config, tmp_path):
+        rig = RemoteDynamicRig(address(config), mint=Minting, client="test")
+        with rig:
+            rig.configure()
+            rig.activate()
+            rig.read()
+            rig.write(np.array([1.0]))
+            until(lambda: events(record)[-1]["max"] == 0)
+            with pytest.raises(RunError):
+                read_on(rig)
+            report = owner.status(config)
+            assert report is not None
+            assert report.state == "fault"
+            assert "token" in report.fault.lower()  # seen by a read, or by the mirror itself
