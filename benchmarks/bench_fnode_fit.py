@@ -127,7 +127,7 @@ def evaluations(model: FnodeModel) -> dict[str, Callable[[], Any]]:
     point = torch.from_numpy(np.concatenate([x, u]))
 
     def by_torch() -> tuple[torch.Tensor, torch.Tensor]:
-        jacobian: torch.Tensor = torch.autograd.functional.jacobian(network, point)  # type: ignore[no-untyped-call]
+        jacobian: torch.Tensor = torch.autograd.functional.jacobian(network, point)
         return network(point), jacobian
 
     value, jacobian = (part.numpy() for part in by_torch())
