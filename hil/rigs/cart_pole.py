@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from typing import Annotated, ClassVar, NoReturn
 
 import numpy as np
 from msgspec import Meta
 
-from hil.errors import DeadmanError, FaultError, LinkError, PortError, RunError
+from hil.errors import DeadmanError, FaultError, LinkError
 from hil.links.serial import SerialLink
 from hil.messages import wire
 from hil.messages.layout import Message
@@ -23,10 +21,9 @@ from hil.rigs.base import (
     RigState,
     microseconds,
 )
-from hil.rigs.device import Device, Patience, board_name
+from hil.rigs.device import AbstractDeviceRig, Device, Patience, board_name
 from hil.types import Array, ClockKind
 
-RECONNECT_S = 1.0  # between two attempts to find an unplugged device again
 SILENCE_S = 0.25  # beyond a period; then the device is asked for its newest sample
 ASKED = 3  # times in a row, before a device without new samples is given up
 FLAGS = tuple((flag, flag.name.lower()) for flag in wire.SampleFlag)
@@ -40,7 +37,7 @@ class CartPoleRigSettings(DynamicRigSettings, frozen=True, kw_only=True):
     serial_number: Annotated[str, Meta(description="of the USB device, to find it again")] = ""
 
 
-class CartPoleRig(AbstractDynamicRig):
+class CartPoleRig(AbstractDeviceRig, AbstractDynamicRig):
     """Drives a cart-pole through its microcontroller: y = (angle, position), u = (force,).
 
     The angle is in rad, 0 upright and not wrapped, the position in m, the force in N.
@@ -61,26 +58,18 @@ class CartPoleRig(AbstractDynamicRig):
         self.settings = settings
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)
-        self.device = Device(self.link, clock, self._life)
+        self._device = Device(self.link, clock, self._life)
         self._lock_step = clock == "virtual"
         self._tokens = tokens
-        self._stop = threading.Event()
-        self._stop_reason = ""
-        self._reconnect = Patience(0.0)
         self._newest: wire.Sample | None = None  # that arrived
         self._returned = 0  # number of the sample that read() returned last
         self._stands_at = 0  # lock-step: number of the sample the device waits at, or goes to
         self._every = settings.stream_every  # refuse what does not fit here already
 
     @property
-    def state(self) -> RigState:
-        """Where the rig is in its life."""
-        return self._life.state
-
-    @property
-    def fault(self) -> str:
-        """Why the rig is in fault, "" when it is not."""
-        return self._life.fault
+    def device(self) -> Device:
+        """The microcontroller."""
+        return self._device
 
     def configure(self) -> DynamicRigInfo:
         """Connect, check schema and application, send limits and timing; samples begin.
@@ -93,25 +82,9 @@ class CartPoleRig(AbstractDynamicRig):
 
     def activate(self) -> None:
         """Let the device power its output."""
-        self._life.require("activate", RigState.INACTIVE)
-        self.device.request_mode(wire.Mode.ACTIVE)
+        super().activate()
         if not self._lock_step and self.device.state is not None:
             self._returned = self.device.state.batch  # what came before is not news any more
-        self._life.state = RigState.ACTIVE
-
-    def deactivate(self) -> None:
-        """Have the device make its output safe; the samples go on."""
-        self._life.require("deactivate", RigState.ACTIVE, RigState.INACTIVE)
-        self.device.request_mode(wire.Mode.INACTIVE)
-        self._life.state = RigState.INACTIVE
-
-    def stop(self, reason: str = "stopped by hand") -> None:
-        """Ask the owner thread to stop the device at once; from any thread.
-
-        A `read` that waits and the next `write` see it, an idle rig at its next `poll()`.
-        """
-        self._stop_reason = reason
-        self._stop.set()
 
     def clear(self) -> None:
         """Connect again if need be, have the device leave its fault, set it up anew."""
@@ -119,28 +92,6 @@ class CartPoleRig(AbstractDynamicRig):
         if not self.link.is_open:
             self.link.reopen()
         self._set_up()
-
-    def close(self) -> None:
-        """Make the output safe and close the port."""
-        if self.link.is_open:
-            with contextlib.suppress(RunError):  # the device's own watchdog counts now
-                self.device.request_mode(wire.Mode.INACTIVE)
-            self.link.close()
-        self._life.state = RigState.UNCONFIGURED
-
-    def poll(self) -> None:
-        """Act on a stop and notice a lost or faulted device, while nothing else is asked."""
-        if self.state is RigState.UNCONFIGURED:
-            return
-        if self._stop.is_set() and self.state is not RigState.FAULT:
-            self._stop_now()
-        if not self.link.is_open and self._reconnect.over:
-            self._reconnect = Patience(RECONNECT_S)
-            with contextlib.suppress(PortError):  # still away
-                self.link.reopen()
-        if self.link.is_open:
-            with contextlib.suppress(LinkError):  # latched where it happened
-                self.device.query()
 
     def read(self) -> DynamicSample:
         """Return the newest sample not returned before; how many were missed stands in it.
@@ -234,8 +185,7 @@ class CartPoleRig(AbstractDynamicRig):
         except Exception:
             self.link.close()
             raise
-        self._stop.clear()
-        self._life.cleared()
+        self.device.cleared()
         return info
 
     def _handshake(self) -> DynamicRigInfo:
@@ -266,11 +216,6 @@ class CartPoleRig(AbstractDynamicRig):
         )
 
     def _look_for_stop(self, call: str, *allowed: RigState) -> None:
-        if self._stop.is_set() and self.state is not RigState.FAULT:
-            self._stop_now()
+        if self.device.stopping and self.state is not RigState.FAULT:
+            self.device.stop_now()
         self._life.require(call, *allowed)
-
-    def _stop_now(self) -> None:
-        self._life.latch(self._stop_reason)
-        with contextlib.suppress(LinkError):  # no way to the device: its watchdog stops it
-            self.device.request_mode(wire.Mode.FAULT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -11,7 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from msgspec import Meta
 
-from hil.errors import ConfigError, DeadmanError, LinkError, PortError, RunError
+from hil.errors import ConfigError, DeadmanError
 from hil.links.serial import SerialLink
 from hil.mechanics.geometry import make_geometry
 from hil.mechanics.spring_network import SpringNetwork
@@ -29,10 +27,8 @@ from hil.rigs.base import (
     join,
     microseconds,
 )
-from hil.rigs.device import Device, Patience, board_name
+from hil.rigs.device import AbstractDeviceRig, Device, Patience, board_name
 from hil.types import Array, ClockKind
-
-RECONNECT_S = 1.0  # between two attempts to find an unplugged device again
 
 
 class SpringNetworkRigSettings(StaticRigSettings, frozen=True, kw_only=True):
@@ -43,7 +39,7 @@ class SpringNetworkRigSettings(StaticRigSettings, frozen=True, kw_only=True):
     serial_number: Annotated[str, Meta(description="of the USB device, to find it again")] = ""
 
 
-class SpringNetworkRig(AbstractStaticRig):
+class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
     """Settles a spring network through its microcontroller.
 
     tokens: where each powered command takes its token from; clock: whose time the device
@@ -65,24 +61,16 @@ class SpringNetworkRig(AbstractStaticRig):
         self.network.check()
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)
-        self.device = Device(self.link, clock, self._life)
+        self._device = Device(self.link, clock, self._life)
         self._tokens = tokens
-        self._stop = threading.Event()
-        self._stop_reason = ""
         self._batch = 0
-        self._reconnect = Patience(0.0)
         self._info: RigInfo | None = None
         settings.max_cases(capacity=1)  # refuse a watchdog that is too short here already
 
     @property
-    def state(self) -> RigState:
-        """Where the rig is in its life."""
-        return self._life.state
-
-    @property
-    def fault(self) -> str:
-        """Why the rig is in fault, "" when it is not."""
-        return self._life.fault
+    def device(self) -> Device:
+        """The microcontroller."""
+        return self._device
 
     def configure(self) -> RigInfo:
         """Connect, check schema, application and size, send limits and timing.
@@ -93,54 +81,12 @@ class SpringNetworkRig(AbstractStaticRig):
         self.link.open()
         return self._set_up()
 
-    def activate(self) -> None:
-        """Let the device power its outputs."""
-        self._life.require("activate", RigState.INACTIVE)
-        self.device.request_mode(wire.Mode.ACTIVE)
-        self._life.state = RigState.ACTIVE
-
-    def deactivate(self) -> None:
-        """Have the device make its outputs safe."""
-        self._life.require("deactivate", RigState.ACTIVE, RigState.INACTIVE)
-        self.device.request_mode(wire.Mode.INACTIVE)
-        self._life.state = RigState.INACTIVE
-
-    def stop(self, reason: str = "stopped by hand") -> None:
-        """Ask the owner thread to stop the device at once; from any thread.
-
-        A batch in progress sees it within 5 ms, an idle rig at its next `poll()`.
-        """
-        self._stop_reason = reason
-        self._stop.set()
-
     def clear(self) -> None:
         """Connect again if need be, have the device leave its fault, read it back."""
         self._life.require("clear", RigState.FAULT, RigState.INACTIVE)
         if not self.link.is_open:
             self.link.reopen()
         self._set_up()
-
-    def close(self) -> None:
-        """Make the outputs safe and close the port."""
-        if self.link.is_open:
-            with contextlib.suppress(RunError):  # the device's own watchdog counts now
-                self.device.request_mode(wire.Mode.INACTIVE)
-            self.link.close()
-        self._life.state = RigState.UNCONFIGURED
-
-    def poll(self) -> None:
-        """Act on a stop and notice a lost or faulted device, while nothing else is asked."""
-        if self.state is RigState.UNCONFIGURED:
-            return
-        if self._stop.is_set() and self.state is not RigState.FAULT:
-            self._stop_now()
-        if not self.link.is_open and self._reconnect.over:
-            self._reconnect = Patience(RECONNECT_S)
-            with contextlib.suppress(PortError):  # still away
-                self.link.reopen()
-        if self.link.is_open:
-            with contextlib.suppress(LinkError):  # latched where it happened
-                self.device.query()
 
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Run load cases on the device, in as many batches as fit under one token each."""
@@ -187,8 +133,8 @@ class SpringNetworkRig(AbstractStaticRig):
         patience = Patience(1.0 + (cases + 1) * self.settings.case_us / 1e6)
         status = wire.RunStatus.RUNNING
         while status is wire.RunStatus.RUNNING:
-            if self._stop.is_set():
-                self._stop_now()
+            if self.device.stopping:
+                self.device.stop_now()
                 self._life.require("settle", RigState.ACTIVE)
             said = self.device.unasked()
             if isinstance(said, wire.RunDone) and said.batch == self._batch:
@@ -213,8 +159,7 @@ class SpringNetworkRig(AbstractStaticRig):
         except Exception:
             self.link.close()
             raise
-        self._stop.clear()
-        self._life.cleared()
+        self.device.cleared()
         return self._info
 
     def _handshake(self) -> RigInfo:
@@ -258,11 +203,6 @@ class SpringNetworkRig(AbstractStaticRig):
                 "schema": f"{info.schema:#010x}",
             },
         )
-
-    def _stop_now(self) -> None:
-        self._life.latch(self._stop_reason)
-        with contextlib.suppress(LinkError):  # no way to the device: its watchdog stops it
-            self.device.request_mode(wire.Mode.FAULT)
 
 
 def _writes(target: wire.Target, case: int, values: Array) -> list[wire.Write]:
