@@ -72,23 +72,24 @@ class _Problem:
         self.start, self.target, self.low, self.high = start, target, low, high
         self.states, self.inputs = cp.Variable((horizon + 1, nx)), cp.Variable((horizon, nu))
         x, u, limits = self.states, self.inputs, formulation.bounds()
+        before, after, last = x[:-1], x[1:], horizon - 1 if cost.pinned else horizon
         root_q, root_r = np.sqrt(cost.q), np.sqrt(cost.r)  # both are diagonal
-        total: Any = 0.0
+        total: Any = cp.sum_squares((before - target) @ root_q) + cp.sum_squares(u @ root_r)
         constraints = [x[0] == start]
-        for k in range(horizon):
-            s = min(k, stages - 1)
-            total += cp.sum_squares(root_q @ (x[k] - target)) + cp.sum_squares(root_r @ u[k])
-            constraints.append(x[k + 1] == a[s] @ x[k] + b[s] @ u[k] + c[s])
-            for bound, below in ((limits.input_low, True), (limits.input_high, False)):
-                i = np.flatnonzero(np.isfinite(bound))
-                if len(i):
-                    constraints.append(u[k][i] >= low[i] if below else u[k][i] <= high[i])
-            if k + 1 < horizon or not cost.pinned:
-                for bound, below in ((limits.state_low, True), (limits.state_high, False)):
-                    i = np.flatnonzero(np.isfinite(bound))
-                    if len(i):
-                        row = x[k + 1][i]
-                        constraints.append(row >= bound[i] if below else row <= bound[i])
+        if stages == 1:
+            constraints.append(after == before @ a[0].T + u @ b[0].T + c[0])
+        else:
+            constraints += [x[k + 1] == a[k] @ x[k] + b[k] @ u[k] + c[k] for k in range(stages)]
+        for i in range(nu):
+            if np.isfinite(limits.input_low[i]):
+                constraints.append(u[:, i] >= low[i])
+            if np.isfinite(limits.input_high[i]):
+                constraints.append(u[:, i] <= high[i])
+        for i in range(nx if last else 0):
+            if np.isfinite(limits.state_low[i]):
+                constraints.append(x[1 : last + 1, i] >= limits.state_low[i])
+            if np.isfinite(limits.state_high[i]):
+                constraints.append(x[1 : last + 1, i] <= limits.state_high[i])
         if cost.pinned:
             constraints.append(x[horizon] == target)
         else:

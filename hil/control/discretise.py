@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hil.control.compiled import compiled
+from hil.mechanics.integrate import rk4
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.types import Array
 
@@ -117,19 +118,12 @@ def _chained(
 
 def advance(model: AbstractDynamics, x: Array, u: Array, dt: float, order: int) -> Array:
     """Return the state (nx,) after one period with u (nu,) held: Euler or one RK4 step."""
-    nq = model.nq
-
-    def slope(state: Array) -> Array:
-        a = model.acceleration(state[None, :nq], state[None, nq:], u[None])[0]
-        return np.concatenate([state[nq:], a])
-
-    k1 = slope(x)
-    if order == 1:
-        return x + dt * k1
-    k2 = slope(x + dt / 2 * k1)
-    k3 = slope(x + dt / 2 * k2)
-    k4 = slope(x + dt * k3)
-    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    state, held_input = x[None], u[None]
+    if order == 4:
+        after: Array = rk4(model.acceleration, state, held_input, dt)[0]
+        return after
+    q, v = x[: model.nq], x[model.nq :]
+    return x + dt * np.concatenate([v, model.acceleration(q[None], v[None], held_input)[0]])
 
 
 def linearised(

@@ -38,12 +38,16 @@ STEPS = 10  # of the active set per input of a plan: a guard against going round
 class Solved(NamedTuple):
     """A plan as the compiled solver hands it over."""
 
-    found: Bounded
+    code: int  # SOLVED, INFEASIBLE, GAVE_UP
+    steps: int  # of the active set
+    active: int  # bounds active
     error: float  # largest residual of the optimality conditions, 1
+    inputs: Array  # (N, nu)
+    states: Array  # (N + 1, nx)
 
 
 @compiled
-def solve_bounded(
+def solve_with(
     factors: Factors, stages: Stages, cost: Cost, bounds: Bounds, start: Array, target: Array
 ) -> Solved:
     """Return the optimal plan from `start` (nx,) to `target` (nx,), and its residual."""
@@ -58,7 +62,17 @@ def solve_bounded(
     else:
         limit = STEPS * horizon * nu
         found = bounded(factors, stages, cost, push, target, bounds, free, limit)
-    return Solved(found, residual(factors, stages, cost, bounds, target, found))
+    error = residual(factors, stages, cost, bounds, target, found)
+    plan = found.plan
+    return Solved(found.code, found.steps, found.active, error, plan.inputs, plan.states)
+
+
+@compiled
+def solve_anew(
+    horizon: int, stages: Stages, cost: Cost, bounds: Bounds, start: Array, target: Array
+) -> Solved:
+    """Return the same for stages that have no factors yet."""
+    return solve_with(factor(stages, cost, horizon), stages, cost, bounds, start, target)
 
 
 class LinearMpc(AbstractController):
@@ -79,10 +93,9 @@ class LinearMpc(AbstractController):
         self._origin = formulation.origin
         self._origin_factors = factor(self._origin, self._cost, self._horizon)
         self._planner = Planner(formulation, self._solve_stages)
-        at_rest = np.zeros(dynamics.nx)
-        solve_bounded(
-            self._origin_factors, self._origin, self._cost, formulation.bounds(), at_rest, at_rest
-        )
+        rest, bounds = np.zeros(dynamics.nx), formulation.bounds()
+        solve_with(self._origin_factors, self._origin, self._cost, bounds, rest, rest)
+        solve_anew(self._horizon, self._origin, self._cost, bounds, rest, rest)
 
     @property
     def horizon(self) -> int:
@@ -102,18 +115,20 @@ class LinearMpc(AbstractController):
         return self._planner.solve(x, r, disturbance)
 
     def _solve_stages(self, stages: Stages, start: Array, target: Array, bounds: Bounds) -> Outcome:
-        at_origin = stages is self._origin
-        factors = self._origin_factors if at_origin else factor(stages, self._cost, self._horizon)
-        found, error = solve_bounded(factors, stages, self._cost, bounds, start, target)
-        plan = found.plan
+        given = stages, self._cost, bounds, start, target
+        if stages is self._origin:
+            found = solve_with(self._origin_factors, *given)
+        else:
+            found = solve_anew(self._horizon, *given)
         if found.code == INFEASIBLE:
             status = SolutionStatus.INFEASIBLE
             detail = f"no plan keeps all bounds: shown after {found.steps} active-set steps"
-        elif found.code == SOLVED and error <= OPTIMAL:
+        elif found.code == SOLVED and found.error <= OPTIMAL:
             status = SolutionStatus.OPTIMAL
             steps = f"{found.active} bounds active, {found.steps} active-set steps"
-            detail = f"{steps if found.active else 'no bound active'}, residual {error:.1e}"
+            kind = steps if found.active else "no bound active"
+            detail = f"{kind}, residual {found.error:.1e}"
         else:
             status = SolutionStatus.FAILED
-            detail = f"residual {error:.1e} after {found.steps} active-set steps: not a solution"
-        return Outcome(status, plan.inputs, plan.states, detail)
+            detail = f"residual {found.error:.1e} after {found.steps} steps: not a solution"
+        return Outcome(status, found.inputs, found.states, detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -53,8 +54,8 @@ class Planner:
         begin = time.perf_counter_ns()
         start, target = np.array(x, dtype=float), np.array(r, dtype=float)
         d = None if disturbance is None else np.array(disturbance, dtype=float)
-        known = np.isfinite(start).all() and np.isfinite(target).all()
-        if known and (d is None or np.isfinite(d).all()):
+        size = start @ start + target @ target + (0.0 if d is None else d @ d)
+        if isfinite(size):  # one number tells of all: squares do not cancel
             bounds = self.formulation.bounds(d)
             found = self._plan(start, target, bounds)
         else:

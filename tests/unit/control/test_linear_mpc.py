@@ -125,6 +125,12 @@ def test_a_model_that_says_nan_fails_without_an_exception() -> None:
         assert len(solution.inputs) == 0
 
 
+def test_infinities_that_cancel_are_seen() -> None:
+    controller = mpc()
+    for x, d in ((np.array([np.inf, -np.inf, 0, 0]), None), (np.zeros(4), np.array([np.nan]))):
+        assert controller.solve(x, np.zeros(4), d).status is SolutionStatus.FAILED
+
+
 def test_offset_of_a_model_is_not_dropped() -> None:
     """f(0) ≠ 0: a constant push of 3 N/kg is countered from the first plan on."""
     dynamics = LinearDynamics(np.zeros((1, 2)), np.ones((1, 1)), np.array([3.0]))
