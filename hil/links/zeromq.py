@@ -16,7 +16,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from hil.errors import ConfigError, LinkError
-from hil.messages.bus import ROLES, BusStruct, Refused, Request, Role, pack, unpack
+from hil.messages.bus import ROLES, BusStruct, Request, Role, pack, unpack
 from hil.types import AnyArray
 
 Socket = Literal["command", "status", "telemetry"]
@@ -248,6 +248,3 @@ class BusClient:
         """Close the socket; may be called twice."""
         self._socket.disable_monitor()
         self._context.destroy(linger=0)
-
-
-__all__ = ["Address", "BusClient", "BusServer", "Keys", "Refused", "runtime_directory"]
