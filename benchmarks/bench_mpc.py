@@ -182,8 +182,8 @@ class Direct(AbstractController):
     def reset(self) -> None:
         self._planner.reset()
 
-    def solve(self, x: Array, r: Array) -> Solution:
-        return self._planner.solve(x, r, None)
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
+        return self._planner.solve(x, r, disturbance)
 
 
 def published(case: Case) -> AbstractController:

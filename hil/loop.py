@@ -73,13 +73,13 @@ class Punctual:
         self._worker = ThreadPoolExecutor(1, "controller") if deadline_s > 0 else None
         self._pending: Future[Solution] | None = None
 
-    def solve(self, x: Array, r: Array) -> Solution:
+    def solve(self, x: Array, r: Array, disturbance: Array) -> Solution:
         """Return a plan, or why there is none."""
         if self._worker is None:
-            return self._controller.solve(x, r)
+            return self._controller.solve(x, r, disturbance)
         begin = time.perf_counter()
         if self._pending is None:
-            self._pending = self._worker.submit(self._controller.solve, x, r)
+            self._pending = self._worker.submit(self._controller.solve, x, r, disturbance)
             fresh = True
         else:
             fresh = False  # still busy with an earlier state: its plan is not for this one
@@ -143,7 +143,8 @@ class ControlLoop:
                 self._controller.reset()
                 u = sample.u
             x_hat = self._estimator.update(sample.y, u)
-            solution = punctual.solve(x_hat, self._reference(k * self._period_s))
+            reference = self._reference(k * self._period_s)
+            solution = punctual.solve(x_hat, reference, self._estimator.disturbance)
             wanted, answer = self._answer(solution)
             if wanted is None:
                 self._rig.stop(f"control: no plan in {self._without} periods: {solution.detail}")

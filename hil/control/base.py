@@ -42,8 +42,12 @@ class AbstractController(ABC):
         """Number of periods N a plan covers."""
 
     @abstractmethod
-    def solve(self, x: Array, r: Array) -> Solution:
-        """Return a plan from state x (nx,) towards the reference r (nx,)."""
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
+        """Return a plan from state x (nx,) towards the reference r (nx,).
+
+        disturbance: an estimated constant d (nu,) that the plant adds to every input. The
+        plan counters it, so that it leaves no steady error; None: none is known.
+        """
 
     @abstractmethod
     def reset(self) -> None:
@@ -56,6 +60,11 @@ class AbstractEstimator(ABC):
     @abstractmethod
     def update(self, y: Array, u: Array) -> Array:
         """Return x̂ (nx,) from a measurement y (ny,) and the input applied last time (nu,)."""
+
+    @property
+    @abstractmethod
+    def disturbance(self) -> Array:
+        """What the plant adds to every input, estimated: (nu,); zeros when not estimated."""
 
     @abstractmethod
     def reset(self, y: Array) -> None:

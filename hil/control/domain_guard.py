@@ -43,15 +43,15 @@ class DomainGuard(AbstractController):
         """That of the controller."""
         return self._controller.horizon
 
-    def solve(self, x: Array, r: Array) -> Solution:
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
         """Return the controller's plan, or the fallback's as OUTSIDE."""
-        plan = self._controller.solve(x, r)
+        plan = self._controller.solve(x, r, disturbance)
         u = plan.inputs[0] if len(plan.inputs) else np.zeros(0)
         distance = self._model.domain(x, u) if len(u) else np.inf
         self._outside = distance > (self._back if self._outside else self._limit)
         if not self._outside:
             return plan
-        instead = self._fallback.solve(x, r)
+        instead = self._fallback.solve(x, r, disturbance)
         if instead.status is not SolutionStatus.OPTIMAL:
             return instead
         detail = f"outside the model's data ({distance:.2f}): the fallback plans"

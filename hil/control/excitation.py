@@ -115,9 +115,9 @@ class Excited(AbstractController):
         """That of the controller."""
         return self._controller.horizon
 
-    def solve(self, x: Array, r: Array) -> Solution:
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
         """Return the controller's plan with the signal added to its first period."""
-        solution = self._controller.solve(x, r)
+        solution = self._controller.solve(x, r, disturbance)
         signal = self._excitation.at(self._solved * self._dt)
         self._solved += 1
         if not len(solution.inputs):

@@ -107,11 +107,7 @@ class LinearMpc(AbstractController):
         self._planner.reset()
 
     def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
-        """Return a plan from state x (nx,) to the reference r (nx,).
-
-        disturbance: an estimated constant d (nu,) that the plant adds to the input. The plan
-        counters it: u + d is what is weighed, and u what is limited.
-        """
+        """Return a plan from state x (nx,) to r (nx,): u + d is weighed, u is limited."""
         return self._planner.solve(x, r, disturbance)
 
     def _solve_stages(self, stages: Stages, start: Array, target: Array, bounds: Bounds) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -63,13 +64,15 @@ class Lqr(AbstractController):
         """One period."""
         return 1
 
-    def solve(self, x: Array, r: Array) -> Solution:
-        """Return the input at state x (nx,) towards r (nx,)."""
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
+        """Return the input at state x (nx,) towards r (nx,), less a disturbance (nu,)."""
         begin = time.perf_counter()
-        u = -self.gain @ (x - r)
-        if not np.isfinite(u).all():
-            nothing = np.zeros((0, len(u)))
-            return Solution(nothing, nothing, SolutionStatus.FAILED, 0.0, "the state is no number")
+        known = np.zeros(len(self.gain)) if disturbance is None else disturbance
+        if not isfinite(x @ x + r @ r + known @ known):
+            nothing = np.zeros((0, len(known)))
+            said = "state, reference or disturbance is not finite"
+            return Solution(nothing, nothing, SolutionStatus.FAILED, 0.0, said)
+        u = -self.gain @ (x - r) - known
         clipped = np.clip(u, self._limits[:, 0], self._limits[:, 1])
         took = (time.perf_counter() - begin) * 1e6
         return Solution(clipped[None], x[None], SolutionStatus.OPTIMAL, took)

@@ -15,9 +15,9 @@ from hil.types import Array
 class Linearisation(NamedTuple):
     """Acceleration at a point and its slopes there."""
 
-    acceleration: Array  # (nq,), 1/s² times the unit of q
-    by_state: Array  # (nq, nx), ∂a/∂x
-    by_input: Array  # (nq, nu), ∂a/∂u
+    acceleration: Array  # (…, nq), 1/s² times the unit of q
+    by_state: Array  # (…, nq, nx), ∂a/∂x
+    by_input: Array  # (…, nq, nu), ∂a/∂u
 
 
 class AbstractDynamics(ABC):
@@ -39,7 +39,10 @@ class AbstractDynamics(ABC):
 
     @abstractmethod
     def linearise(self, x: Array, u: Array) -> Linearisation:
-        """Return acceleration and its exact slopes at one state (nx,) and input (nu,)."""
+        """Return acceleration and its exact slopes at one state (nx,) and input (nu,).
+
+        Many points at once, x (n, nx) and u (n, nu), give arrays with a leading n.
+        """
 
     @property
     def nx(self) -> int:

@@ -120,6 +120,15 @@ def test_plan_begins_at_the_state_it_was_asked_from(controller: AbstractControll
     np.testing.assert_allclose(solution.states[0], asked, atol=1e-7)
 
 
+def test_a_known_disturbance_is_countered(controller: AbstractController) -> None:
+    controller.reset()
+    d = np.array([0.4 * LIMIT])
+    for known, expected in ((d, -d), (None, 0 * d)):
+        solution = controller.solve(np.zeros(4), np.zeros(4), known)
+        np.testing.assert_allclose(solution.inputs, np.tile(expected, (controller.horizon, 1)),
+                                   atol=1e-6)  # fmt: skip
+
+
 def test_reset_forgets(controller: AbstractController) -> None:
     x = np.array([0.05, -0.1, 0.1, 0.0])
     controller.reset()
@@ -152,6 +161,11 @@ def test_what_cannot_be_is_said(controller: AbstractController) -> None:
     assert solution.inputs.size == 0
     after = controller.solve(np.array([0.02, 0.0, 0.0, 0.0]), np.zeros(4))
     assert after.status is SolutionStatus.OPTIMAL
+
+
+def test_estimator_starts_without_a_disturbance(estimator: AbstractEstimator) -> None:
+    estimator.reset(np.zeros(2))
+    np.testing.assert_array_equal(estimator.disturbance, np.zeros(1))
 
 
 def test_estimator_at_rest_stays_and_reset_forgets(estimator: AbstractEstimator) -> None:

@@ -156,6 +156,14 @@ def test_it_linearises_about_its_own_acceleration(model: AbstractDynamics) -> No
         np.testing.assert_allclose(at, together[row], rtol=1e-12, atol=1e-12)
 
 
+def test_many_points_are_linearised_as_one_is(model: AbstractDynamics) -> None:
+    x, u = draw(model, 20)
+    together = model.linearise(x, u)
+    for row in range(20):
+        for many, one in zip(together, model.linearise(x[row], u[row]), strict=True):
+            np.testing.assert_allclose(many[row], one, rtol=1e-10, atol=1e-10)
+
+
 def test_slopes_are_those_of_differences(model: AbstractDynamics) -> None:
     x, u = draw(model, 20)
     z = np.concatenate((x, u), axis=1)

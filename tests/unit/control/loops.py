@@ -113,5 +113,9 @@ class LinearDynamics(AbstractDynamics):
         return x @ self.by_state.T + u @ self.by_input.T + self.constant
 
     def linearise(self, x: Array, u: Array) -> Linearisation:
-        acceleration = self.by_state @ x + self.by_input @ u + self.constant
-        return Linearisation(acceleration, self.by_state, self.by_input)
+        lead = x.shape[:-1]
+        return Linearisation(
+            x @ self.by_state.T + u @ self.by_input.T + self.constant,
+            np.broadcast_to(self.by_state, (*lead, *self.by_state.shape)),
+            np.broadcast_to(self.by_input, (*lead, *self.by_input.shape)),
+        )

@@ -19,7 +19,7 @@ class Always(AbstractController):
     def horizon(self) -> int:
         return 2
 
-    def solve(self, x: Array, r: Array) -> Solution:
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
         inputs = (
             np.full((2, 1), self.u) if self.status is SolutionStatus.OPTIMAL else np.zeros((0, 1))
         )

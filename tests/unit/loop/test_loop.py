@@ -64,6 +64,10 @@ class Seen(AbstractEstimator):
         self.told.append(float(u[0]))
         return np.zeros(4)
 
+    @property
+    def disturbance(self) -> Array:
+        return np.array([0.25])
+
     def reset(self, y: Array) -> None:
         self.told.clear()
 
@@ -75,12 +79,15 @@ class Scripted(AbstractController):
         self._script = script
         self.solved = 0
         self.resets = 0
+        self.known: list[float] = []
 
     @property
     def horizon(self) -> int:
         return 4
 
-    def solve(self, x: Array, r: Array) -> Solution:
+    def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
+        assert disturbance is not None
+        self.known.append(float(disturbance[0]))
         self.solved += 1
         return self._script(self.solved - 1)
 
@@ -115,6 +122,13 @@ def test_the_estimator_learns_what_was_applied_not_what_was_wanted() -> None:
     assert rig.written == [5.0, 5.0, 5.0]
     assert estimator.told == [0.0, 5.0, 5.0]
     assert [step.answer for step in steps] == [Answer.PLAN] * 3
+
+
+@pytest.mark.parametrize("deadline", [0.0, 0.9])
+def test_the_controller_is_told_of_the_disturbance(deadline: float) -> None:
+    controller = Scripted(lambda k: plan(1.0))
+    run(controller, RecordedRig(), periods=3, deadline=deadline)
+    assert controller.known == [0.25] * 3
 
 
 @pytest.mark.parametrize("status", [SolutionStatus.FAILED, SolutionStatus.INFEASIBLE])
