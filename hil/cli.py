@@ -215,9 +215,11 @@ def train(
 ) -> None:  # fmt: skip
     """Train a rig in place; starts a mirror itself when none serves the rig.
 
-    Example: hil train configs/iris.toml --sim --seed 0
+    A configuration without [rig] trains a model alone. Example: hil train configs/iris.toml
+    --sim --seed 0
     """
-    from hil.services import train as service
+    from hil.recording.run import CONFIG as CONFIG_FILE
+    from hil.recording.run import Run
 
     if resume is not None:
         if config is not None or settings or seed is not None or ideal:
@@ -225,12 +227,26 @@ def train(
                 "--resume takes its configuration from the run; leave CONFIG, --set, --seed and "
                 "--ideal away"
             )
+        service = _training(Run.open(resume).read_json(CONFIG_FILE, Config))
         outcome = service.resume(resume, say)
     elif config is None:
         raise click.UsageError("CONFIG is missing; example: hil train configs/iris.toml --sim")
     else:
-        outcome = service.train(resolved(config, sim, ideal, settings, seed=seed), runs, say)
+        found = resolved(config, sim, ideal, settings, seed=seed)
+        service = _training(found)
+        outcome = service.train(found, runs, say)
     result(as_json, outcome, service.summary(outcome))
+
+
+def _training(config: Config) -> Any:
+    """Return the service that trains what a configuration describes."""
+    if not config.rig:
+        from hil.services import train_model
+
+        return train_model
+    from hil.services import train
+
+    return train
 
 
 @cli.command()

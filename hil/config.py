@@ -38,7 +38,7 @@ class Config(Settings, frozen=True, kw_only=True):
     """One resolved configuration file; the tables are checked by whoever owns them."""
 
     name: str
-    rig: Table
+    rig: Table = {}  # none: a model is trained by itself
     clock: ClockKind = "wall"
     seed: int = 0
     preset: str = ""

@@ -126,6 +126,36 @@ class WriteInput(Request, tag="write_input", frozen=True, kw_only=True):
     u: tuple[float, ...]  # (nu,), SI
 
 
+class SetCoefficients(Request, tag="set_coefficients", frozen=True, kw_only=True):
+    """Set every coefficient of an emulator."""
+
+    lease: str
+    values: ArrayRef  # (size,), in the order and the units of its info
+
+
+class ReadCoefficients(Request, tag="read_coefficients", frozen=True, kw_only=True):
+    """Read back what the coefficients are set to."""
+
+
+class RunBatch(Request, tag="run_batch", frozen=True, kw_only=True):
+    """Run a batch of cases on an emulator."""
+
+    lease: str
+    every: int  # steps from one sample to the next
+    inputs: ArrayRef  # (cases, steps, inputs), N
+    initial: ArrayRef | None  # (cases, state), SI; None: at rest
+
+
+class ReadEmulator(Request, tag="read_emulator", frozen=True, kw_only=True):
+    """Return the mode of an emulator, its newest run and its overload latches."""
+
+
+class Calibrate(Request, tag="calibrate", frozen=True, kw_only=True):
+    """Measure what the coefficients that are set really are."""
+
+    lease: str
+
+
 class StatusRequest(Request, tag="status", frozen=True, kw_only=True):
     """Ask how the rig is; answered beside the loop."""
 
@@ -139,6 +169,7 @@ class Stop(Request, tag="stop", frozen=True, kw_only=True):
 Command = (
     Hello | Acquire | Release | Configure | Activate | Deactivate | Clear
     | Settle | SetStiffness | ReadStiffness | ReadSample | WriteInput
+    | SetCoefficients | ReadCoefficients | RunBatch | ReadEmulator | Calibrate
 )  # fmt: skip
 Enquiry = StatusRequest | Stop
 
@@ -208,6 +239,43 @@ class Driven(Reply, tag="driven", frozen=True, kw_only=True):
     u: tuple[float, ...]  # (nu,), SI
 
 
+class Coefficients(Reply, tag="coefficients", frozen=True, kw_only=True):
+    """What the coefficients are set to."""
+
+    values: ArrayRef  # (size,)
+
+
+class Ran(Reply, tag="ran", frozen=True, kw_only=True):
+    """What an emulator recorded of a batch."""
+
+    states: ArrayRef  # (cases, samples, channels), SI
+    overloaded: ArrayRef  # (cases,), 1 where a case left the machine's range
+    overload: tuple[str, ...]  # elements whose latch is set
+    run: int  # number since power-on
+    sequence: int  # number of the first case since power-on
+    predicted: float  # time of the run, known before it started, s
+    took: float  # by the machine's own clock, s
+    ended_us: int  # device time at its end, us
+
+
+class EmulatorState(Reply, tag="emulator_state", frozen=True, kw_only=True):
+    """How an emulator is."""
+
+    mode: Literal["IC", "OP", "HALT"]
+    run: int
+    overload: tuple[str, ...]
+    looked_us: int  # device time, us
+
+
+class Calibrated(Reply, tag="calibrated", frozen=True, kw_only=True):
+    """What coefficients really are."""
+
+    effective: ArrayRef  # (size,)
+    applied: ArrayRef  # (size,)
+    deviation: ArrayRef  # (size,)
+    residual: float
+
+
 class Refused(Reply, tag="refused", frozen=True, kw_only=True):
     """It was not done: the class of error, its reason code, one line."""
 
@@ -253,7 +321,10 @@ class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
     info: dict[str, Any]
 
 
-CommandReply = Done | Welcome | Leased | Measured | Applied | Sampled | Driven | Refused
+CommandReply = (
+    Done | Welcome | Leased | Measured | Applied | Sampled | Driven | Refused
+    | Coefficients | Ran | EmulatorState | Calibrated
+)  # fmt: skip
 EnquiryReply = Done | StatusReport | Refused
 
 _ENCODER = msgspec.msgpack.Encoder()

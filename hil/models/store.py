@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,13 +23,34 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
-from hil.config import check, resolve
+from hil.config import Settings, check, resolve
 from hil.errors import ConfigError
 from hil.models.fnode import FnodeModel, FnodeWeights
+from hil.types import Array
 
 SUFFIX = ".safetensors"
 HEADER = "hil"  # the one key of the header: more would come in no fixed order
 FORMAT = 1
+M = TypeVar("M")
+
+
+class Weights(Protocol):
+    """What training found."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything as named arrays."""
+
+
+class Storable(Protocol):
+    """A model that settings and weights make."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the architecture."""
+
+    @property
+    def weights(self) -> Weights:
+        """Return what training found."""
 
 
 class Stored(NamedTuple):
@@ -48,7 +69,7 @@ def versions() -> dict[str, str]:
     return {"hil": own, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def save(model: FnodeModel, directory: str | Path, metadata: Mapping[str, Any]) -> Path:
+def save(model: Storable, directory: str | Path, metadata: Mapping[str, Any]) -> Path:
     """Write a model; returns the path, `<SHA-256>.safetensors` in `directory`.
 
     metadata: anything JSON can hold, under the names training chooses. Equal weights and
@@ -83,7 +104,13 @@ def save(model: FnodeModel, directory: str | Path, metadata: Mapping[str, Any]) 
 
 
 def load(path: str | Path) -> Stored:
-    """Read a model and its metadata.
+    """Read a model of a moving system and its metadata; raises ConfigError as `read` does."""
+    part, settings, arrays, about = read(path, FnodeModel)
+    return Stored(part(settings, FnodeWeights.from_arrays(settings, arrays)), about)
+
+
+def read(path: str | Path, kind: type[M]) -> tuple[type[M], Any, dict[str, Array], dict[str, Any]]:
+    """Return class, settings, weights and metadata of a stored model of a kind.
 
     Raises ConfigError when the file is missing, its bytes are not those its name stands
     for, or it holds something else than a model this version knows.
@@ -108,13 +135,13 @@ def load(path: str | Path) -> Stored:
         arrays = parse(content)
         length = int.from_bytes(content[:8], "little")
         about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER])
-        form, kind, settings = about["format"], about["kind"], about["settings"]
+        form, name, settings = about["format"], about["kind"], about["settings"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a model of this program: {error!r}") from None
     if form != FORMAT:
         raise ConfigError(f"{path}: format {form}, this version reads {FORMAT}; fit it again")
-    part = resolve(kind, str(path))
-    if not issubclass(part, FnodeModel):
-        raise ConfigError(f"{path}: {kind} is not a model that is stored in arrays")
-    checked = check(settings, part.Settings, "settings", file=f"{path}: ")
-    return Stored(part(checked, FnodeWeights.from_arrays(checked, arrays)), about)
+    part = resolve(name, str(path))
+    if not issubclass(part, kind):
+        raise ConfigError(f"{path}: {name} is not a model of the kind wanted here, {kind.__name__}")
+    wanted: Any = part  # every part has Settings
+    return wanted, check(settings, wanted.Settings, "settings", file=f"{path}: "), arrays, about

@@ -272,8 +272,11 @@ class AbstractRig(ABC):
         """Why the rig is in fault, "" when it is not."""
 
     @abstractmethod
-    def configure(self) -> RigInfo | DynamicRigInfo:
-        """Connect, check that the device is the right one, set limits; then inactive."""
+    def configure(self) -> object:
+        """Connect, check that the device is the right one, set limits; then inactive.
+
+        Returns what the rig is; each kind of rig says it in a class of its own.
+        """
 
     @abstractmethod
     def activate(self) -> None:

@@ -88,6 +88,8 @@ class MirrorSession:
             error = as_error(reply)
             if isinstance(error, errors.FaultError | errors.DeadmanError):
                 self.life.latch(str(error))
+            if isinstance(error, LinkError) and kind is not bus.Hello:
+                self._follow(str(error))
             if isinstance(error, LeaseError):
                 self._lease = ""
             raise error
@@ -95,6 +97,12 @@ class MirrorSession:
             raise LinkError(f"mirror at {self._client.endpoint}: unexpected reply {reply!r:.80}")
         self.clock.observe(reply.device_us)
         return reply, found
+
+    def _follow(self, why: str) -> None:
+        """Latch the fault that the rig is in when its mirror lost the device."""
+        hello, _ = self.ask(bus.Hello, bus.Welcome, leased=False)
+        if hello.state == RigState.FAULT:
+            self.life.latch(why)
 
 
 def as_error(refusal: bus.Refused) -> errors.HilError:

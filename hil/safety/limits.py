@@ -17,6 +17,15 @@ from hil.rigs.base import (
     RigInfo,
     RigState,
 )
+from hil.rigs.emulator_base import (
+    AbstractEmulatorRig,
+    Calibration,
+    EmulatorInfo,
+    EmulatorStatus,
+    Traces,
+    check_batch,
+    check_coefficients,
+)
 from hil.types import Array
 
 
@@ -155,6 +164,52 @@ class LimitedDynamic(AbstractLimited, AbstractDynamicRig):
             name = self._info.inputs[int(np.argmin(np.isfinite(u)))]
             raise LimitError(f"write: {name} is not a number ({u}); nothing was applied")
         return self.inner.write(np.clip(u, limits[:, 0], limits[:, 1]))
+
+
+class LimitedEmulator(AbstractLimited, AbstractEmulatorRig):
+    """Wraps an emulator: refuses inputs outside its limits, clips coefficients into them.
+
+    As for a static rig: a clipped input would silently be another experiment.
+    """
+
+    def __init__(self, rig: AbstractEmulatorRig) -> None:
+        self._rig = rig
+        self._info: EmulatorInfo | None = None
+
+    @property
+    def inner(self) -> AbstractEmulatorRig:
+        """The rig inside."""
+        return self._rig
+
+    def configure(self) -> EmulatorInfo:
+        """Configure the rig and take its limits from it."""
+        self._info = self.inner.configure()
+        return self._info
+
+    def set_coefficients(self, values: Array) -> Array:
+        """Set every coefficient, clipped into the limits; return what was applied."""
+        if self._info is None:
+            raise _unknown("set_coefficients")
+        return self.inner.set_coefficients(check_coefficients(self._info, values))
+
+    def read_coefficients(self) -> Array:
+        """Read back what the coefficients are set to."""
+        return self.inner.read_coefficients()
+
+    def run(self, inputs: Array, initial: Array | None = None, every: int = 1) -> Traces:
+        """Run a batch whose every input is within the limits."""
+        if self._info is None:
+            raise _unknown("run")
+        check_batch(self._info, inputs, initial, every)
+        return self.inner.run(inputs, initial, every)
+
+    def status(self) -> EmulatorStatus:
+        """Return mode, run and overload latches."""
+        return self.inner.status()
+
+    def calibrate(self) -> Calibration:
+        """Measure what the coefficients that are set really are."""
+        return self.inner.calibrate()
 
 
 def _unknown(call: str) -> LimitError:

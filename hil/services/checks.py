@@ -19,10 +19,15 @@ from hil.links.serial import SerialLink
 from hil.links.zeromq import runtime_directory
 from hil.messages import wire
 from hil.rigs.device import board_name
+from hil.rigs.emulator import EmulatorRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.safety.deadman import Forwarded
+from hil.services import train_model
 from hil.services.mirror import MirrorSettings, bus_address
+from hil.services.owned import own
 from hil.tasks.iris import Iris
+from hil.tasks.pendigits import Pendigits
+from hil.training.gyro import GyroTraining
 from hil.training.insitu import InSituTraining
 
 
@@ -34,20 +39,33 @@ def validate(config: Config) -> dict[str, str]:
     parts = {"name": config.name, "clock": config.clock, "seed": str(config.seed)}
     if config.preset:
         parts["preset"] = config.preset
+    if not config.rig:
+        return parts | train_model.describe(config)
     address, keys, _ = bus_address(config)
     parts["mirror"] = f"{address.endpoint('command')}{' with keys' if keys else ''}"
-    _, settings = settings_of(config.rig, "rig")
-    rig = SpringNetworkRig(settings, tokens=Forwarded(), clock=config.clock)
-    network = rig.network
-    parts["rig"] = (
-        f"{settings.name}: {network.dof} degrees of freedom, {network.bond_count} bonds, "
-        f"{network.self_stresses} self-stresses"
-    )
-    for where, table in (("board", config.board), ("training", config.training)):
+    kind, settings = settings_of(config.rig, "rig")
+    network = None
+    if issubclass(kind, SpringNetworkRig):
+        network = SpringNetworkRig(settings, tokens=Forwarded(), clock=config.clock).network
+        parts["rig"] = (
+            f"{settings.name}: {network.dof} degrees of freedom, {network.bond_count} bonds, "
+            f"{network.self_stresses} self-stresses"
+        )
+    elif issubclass(kind, EmulatorRig):
+        gyros = EmulatorRig(settings, clock=config.clock).network
+        parts["rig"] = f"{settings.name}: {gyros.n} gyroscopes, {gyros.spring_count} springs"
+    else:
+        own(config, "")
+        parts["rig"] = f"{settings.name}: {config.rig['kind']}"
+    for where in ("board", "model", "estimator", "control", "excitation", "training"):
+        table = getattr(config, where)
         if table is not None:
             settings_of(table, where)
             parts[where] = table["kind"]
-    if config.task is not None:
+    if config.task is not None and network is None:
+        settings_of(config.task, "task")
+        parts["task"] = config.task["kind"]
+    elif config.task is not None and network is not None:
         task = build(config.task, "task", geometry=network.geometry, seed=config.seed)
         parts["task"] = (
             f"{config.task['kind']}: {len(task.train)} to train, {len(task.test)} to test"
@@ -60,7 +78,7 @@ def schema() -> dict[str, Any]:
     kinds = (
         Config,
         MirrorSettings,
-        *(k.Settings for k in (SpringNetworkRig, Iris, InSituTraining)),
+        *(k.Settings for k in (SpringNetworkRig, Iris, InSituTraining, Pendigits, GyroTraining)),
     )
     (root, *_), parts = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": parts}

@@ -10,9 +10,7 @@ from hil.config import Config
 from hil.errors import LinkError
 from hil.links.zeromq import Address
 from hil.messages import bus
-from hil.rigs.remote import RemoteRig
-from hil.rigs.session import enquire, stop_rig
-from hil.safety.deadman import Minting
+from hil.rigs.session import MirrorSession, enquire, stop_rig
 from hil.services import owner
 from hil.services.mirror import Mirror, bus_address
 
@@ -76,10 +74,13 @@ def clear(config: Config) -> str:
     Raises LinkError without a mirror, LeaseError while somebody commands the rig.
     """
     address, keys, _ = bus_address(config)
-    with RemoteRig(address, mint=Minting, client="hil clear", keys=keys) as rig:
-        rig.configure()
-        rig.clear()
-        return str(rig.state)
+    session = MirrorSession(address, "hil clear", keys)
+    try:
+        session.connect()
+        session.change(bus.Clear)
+        return str(session.life.state)
+    finally:
+        session.close()
 
 
 def describe(report: bus.StatusReport) -> str:

@@ -38,7 +38,10 @@ REMEMBERED = 64  # clients whose last reply is kept for a safe retry
 ROLE_NEEDED: dict[type[bus.Request], bus.Role] = {
     bus.Hello: "observe",
     bus.ReadStiffness: "observe",
+    bus.ReadCoefficients: "observe",
+    bus.ReadEmulator: "observe",
     bus.SetStiffness: "train",
+    bus.SetCoefficients: "train",
 }  # every other command: operate
 
 
@@ -234,7 +237,7 @@ class Mirror:
         return self._reply(bus.Done, request, state=self.rig.state, fault=self.rig.fault), []
 
     def _reply(self, kind: Callable[..., bus.Reply], request: bus.Request, **fields: Any) -> Any:
-        device_us = self._owned.device.clock.now_us()
+        device_us = self._owned.clock.now_us()
         self.clock.observe(device_us)
         return kind(seq=request.seq, t_ns=self.clock.now_ns(), device_us=device_us, **fields)
 
@@ -248,19 +251,19 @@ class Mirror:
 
     def report(self) -> bus.StatusReport:
         """Return how the rig is; called by the owner thread."""
-        link, device = self._owned.device.link, self._owned.device
-        state, offset = device.state, device.clock.offset
+        clock = self._owned.clock
+        offset = clock.offset
         return bus.StatusReport(
             seq=0,
             t_ns=self.clock.now_ns(),
-            device_us=device.clock.now_us(),
+            device_us=clock.now_us(),
             name=self.name,
             pid=os.getpid(),
             state=self.rig.state,
             fault=self.rig.fault or self._trouble,
             clock=self._clock_kind,
             simulated=self._simulated,
-            port=link.url,
+            port=self._owned.port,
             holder=self._lease.holder,
             lease_left_s=self._lease.left(time.monotonic()),
             commands=self._commands,
@@ -268,18 +271,6 @@ class Mirror:
             clock_offset_us=offset.offset_us if offset else None,
             round_trip_us=offset.round_trip_us if offset else None,
             twin_residual=self._owned.twin_residual,
-            counters=bus.Counters(
-                requests=link.counters.requests,
-                retransmits=link.counters.retransmits,
-                timeouts=link.counters.timeouts,
-                reconnects=link.counters.reconnects,
-                bad_frames_host=link.parser.counters.bad_frames,
-                bad_frames_device=state.bad_frames if state else 0,
-                unknown_host=link.parser.counters.unknown,
-                unknown_device=state.unknown if state else 0,
-                refused_device=state.refused if state else 0,
-                tokens_expired=state.expired if state else 0,
-                refused_mirror=self._refused,
-            ),
+            counters=msgspec.structs.replace(self._owned.counters(), refused_mirror=self._refused),
             info=self._info,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -15,10 +15,13 @@ from hil.messages import bus
 from hil.rigs.base import AbstractRig, Token
 from hil.rigs.cart_pole import CartPoleRig
 from hil.rigs.device import Device
+from hil.rigs.device_clock import DeviceClock
+from hil.rigs.emulator import EmulatorRig
+from hil.rigs.lucidac import LucidacRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.rigs.twin import SpringNetworkTwin
 from hil.safety.deadman import Forwarded
-from hil.safety.limits import Limited, LimitedDynamic
+from hil.safety.limits import Limited, LimitedDynamic, LimitedEmulator
 from hil.types import AnyArray, Array
 
 
@@ -42,8 +45,17 @@ class AbstractOwned(ABC):
 
     @property
     @abstractmethod
-    def device(self) -> Device:
-        """The microcontroller, for its counters and its clock."""
+    def clock(self) -> DeviceClock:
+        """What time it is on the device."""
+
+    @property
+    @abstractmethod
+    def port(self) -> str:
+        """Where the device answers."""
+
+    @abstractmethod
+    def counters(self) -> bus.Counters:
+        """Return what happened on the way to the device."""
 
     @property
     @abstractmethod
@@ -68,7 +80,42 @@ class AbstractOwned(ABC):
         """Carry out a command of this kind of rig; raises StateError for another kind's."""
 
 
-class OwnedSpringNetwork(AbstractOwned):
+class AbstractOwnedDevice(AbstractOwned):
+    """A rig behind a microcontroller."""
+
+    @property
+    @abstractmethod
+    def device(self) -> Device:
+        """The microcontroller."""
+
+    @property
+    def clock(self) -> DeviceClock:
+        """What time it is on the microcontroller."""
+        return self.device.clock
+
+    @property
+    def port(self) -> str:
+        """The pyserial URL it answers on."""
+        return self.device.link.url
+
+    def counters(self) -> bus.Counters:
+        """Return what its link and its firmware count."""
+        link, state = self.device.link, self.device.state
+        return bus.Counters(
+            requests=link.counters.requests,
+            retransmits=link.counters.retransmits,
+            timeouts=link.counters.timeouts,
+            reconnects=link.counters.reconnects,
+            bad_frames_host=link.parser.counters.bad_frames,
+            bad_frames_device=state.bad_frames if state else 0,
+            unknown_host=link.parser.counters.unknown,
+            unknown_device=state.unknown if state else 0,
+            refused_device=state.refused if state else 0,
+            tokens_expired=state.expired if state else 0,
+        )
+
+
+class OwnedSpringNetwork(AbstractOwnedDevice):
     """A spring network, its limits and its twin."""
 
     def __init__(self, rig: SpringNetworkRig, tokens: Forwarded) -> None:
@@ -150,7 +197,7 @@ class OwnedSpringNetwork(AbstractOwned):
         return Carried(bus.Measured, fields, arrays, ("measurement", values))
 
 
-class OwnedCartPole(AbstractOwned):
+class OwnedCartPole(AbstractOwnedDevice):
     """A cart-pole and its limits."""
 
     def __init__(self, rig: CartPoleRig, tokens: Forwarded) -> None:
@@ -215,6 +262,110 @@ class OwnedCartPole(AbstractOwned):
                 raise wrong_kind(request, "a cart-pole")
 
 
+class OwnedEmulator(AbstractOwned):
+    """An analog emulator behind an instrument, and its limits."""
+
+    def __init__(self, rig: EmulatorRig | LucidacRig) -> None:
+        self._inner = rig
+        self._rig = LimitedEmulator(rig)
+        self._measurements = 0
+
+    @property
+    def rig(self) -> LimitedEmulator:
+        """The rig behind its limits."""
+        return self._rig
+
+    @property
+    def clock(self) -> DeviceClock:
+        """What time it is on the instrument."""
+        return self._inner.clock
+
+    @property
+    def port(self) -> str:
+        """The VISA resource string, or the endpoint, it answers on."""
+        return self._inner.link.url
+
+    @property
+    def measurements(self) -> int:
+        """Cases run."""
+        return self._measurements
+
+    @property
+    def twin_residual(self) -> float | None:
+        """None: what measured and predicted differ by is what training learns from."""
+        return None
+
+    def counters(self) -> bus.Counters:
+        """Return what the link counts."""
+        link = self._inner.link.counters
+        return bus.Counters(
+            requests=link.requests, timeouts=link.timeouts, reconnects=link.reconnects
+        )
+
+    def configure(self) -> dict[str, Any]:
+        """Configure the rig."""
+        self.rig.configure()
+        return self.read_back()
+
+    def read_back(self) -> dict[str, Any]:
+        """Return what the emulator is."""
+        found: dict[str, Any] = msgspec.to_builtins(self._inner.info)
+        return found
+
+    def carry_out(self, request: bus.Request, arrays: list[AnyArray]) -> Carried:
+        """Set or read coefficients, run a batch, look, calibrate."""
+        numbers = [np.asarray(array, dtype=np.float64) for array in arrays]
+        match request:
+            case bus.SetCoefficients():
+                return _carried(bus.Coefficients, values=self.rig.set_coefficients(numbers[0]))
+            case bus.ReadCoefficients():
+                return _carried(bus.Coefficients, values=self.rig.read_coefficients())
+            case bus.RunBatch():
+                initial = numbers[1] if request.initial is not None else None
+                return self._run(numbers[0], initial, request.every)
+            case bus.ReadEmulator():
+                status = self.rig.status()
+                fields = {"mode": status.mode, "run": status.run, "overload": status.overload}
+                return Carried(bus.EmulatorState, fields | {"looked_us": status.device_us})
+            case bus.Calibrate():
+                found = self.rig.calibrate()
+                return _carried(
+                    bus.Calibrated, effective=found.effective, applied=found.applied,
+                    deviation=found.deviation, residual=found.residual,
+                )  # fmt: skip
+            case _:
+                raise wrong_kind(request, "an emulator")
+
+    def _run(self, inputs: Array, initial: Array | None, every: int) -> Carried:
+        traces = self.rig.run(inputs, initial, every)
+        self._measurements += len(inputs)
+        fields: dict[str, Any] = {
+            "run": traces.run, "sequence": traces.sequence, "predicted": traces.predicted,
+            "took": traces.took, "overload": traces.overload,
+        }  # fmt: skip
+        channels = self._inner.info.channels
+        last = dict(zip(channels, traces.states[-1, -1].tolist(), strict=True))
+        published = fields | last | {
+            "device_us": traces.device_us, "cases": len(inputs),
+            "overloaded": int(traces.overloaded.sum()),
+        }  # fmt: skip
+        carried = _carried(
+            bus.Ran, states=traces.states, overloaded=traces.overloaded,
+            ended_us=traces.device_us, **fields,
+        )  # fmt: skip
+        return replace(carried, published=("run", published))
+
+
+def _carried(kind: type[bus.Reply], **fields: Any) -> Carried:
+    """Return a reply whose arrays ride behind it, in the order in which they are named."""
+    arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
+    described = {
+        name: bus.ArrayRef.of(value) if isinstance(value, np.ndarray) else value
+        for name, value in fields.items()
+    }
+    return Carried(kind, described, arrays)
+
+
 def own(config: Config, port: str) -> AbstractOwned:
     """Make what a mirror owns; no I/O. Raises ConfigError for a rig no mirror can own."""
     kind, settings = settings_of(config.rig, "rig")
@@ -225,6 +376,10 @@ def own(config: Config, port: str) -> AbstractOwned:
     if issubclass(kind, CartPoleRig):
         cart = CartPoleRig(settings, tokens=tokens, clock=config.clock, port=port)
         return OwnedCartPole(cart, tokens)
+    if issubclass(kind, EmulatorRig):
+        return OwnedEmulator(EmulatorRig(settings, clock=config.clock, port=port))
+    if issubclass(kind, LucidacRig):
+        return OwnedEmulator(LucidacRig(settings, clock=config.clock, port=port))
     raise ConfigError(
         f"rig.kind: {config.rig['kind']!r} is not a rig a mirror can own; a rig in process "
         "needs none"

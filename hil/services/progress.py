@@ -44,13 +44,16 @@ class TrainingProgress:
             self._accuracy = (
                 f", accuracy train {event.train.accuracy:.3f} test {event.test.accuracy:.3f}"
             )
-        figures = f"loss {event.loss:.4f}{self._accuracy}"
-        self._bar.update(self._task, completed=event.epoch, figures=figures)
+        self.advance(event.epoch, f"loss {event.loss:.4f}{self._accuracy}")
+
+    def advance(self, epoch: int, figures: str) -> None:
+        """Show that an epoch, from 1, is over, and what it brought."""
+        self._bar.update(self._task, completed=epoch, figures=figures)
         now = time.monotonic()
-        due = now - self._spoken >= LINE_S or event.epoch == self._epochs
+        due = now - self._spoken >= LINE_S or epoch == self._epochs
         if self._lines and due:
             self._spoken = now
-            self._say(f"epoch {event.epoch}/{self._epochs}: {figures}")
+            self._say(f"epoch {epoch}/{self._epochs}: {figures}")
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -1,0 +1,1 @@
+"""The analog machine as a circuit: netlists, and ngspice that computes them."""

@@ -1,0 +1,1 @@
+"""Instruments that are played here: their commands, and the analog machine behind them."""
