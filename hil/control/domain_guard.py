@@ -58,6 +58,11 @@ class DomainGuard(AbstractController):
         took = plan.solve_us + instead.solve_us
         return replace(instead, status=SolutionStatus.OUTSIDE, detail=detail, solve_us=took)
 
+    def prepare(self, x: Array, r: Array) -> None:
+        """Prepare both controllers."""
+        self._controller.prepare(x, r)
+        self._fallback.prepare(x, r)
+
     def reset(self) -> None:
         """Reset both controllers."""
         self._controller.reset()
