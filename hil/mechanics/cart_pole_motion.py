@@ -152,9 +152,7 @@ class CartPoleMotion:
             speed + sixth * (b1 + 2.0 * (b2 + b3) + b4),
         )
 
-    def _advance_free(
-        self, state: CartPoleState, mode: _Mode, u: float, h: float
-    ) -> CartPoleState:
+    def _advance_free(self, state: CartPoleState, mode: _Mode, u: float, h: float) -> CartPoleState:
         """Return the same where nothing is held: nearly every step, so without a call in it.
 
         `accelerations` written out, each operation in its order: the bits are the same.

@@ -25,17 +25,21 @@ from safetensors.numpy import save as serialise
 
 from hil.config import check, resolve
 from hil.errors import ConfigError
-from hil.models.fnode import FnodeModel, FnodeWeights
+from hil.models.fnode import FnodeModel
+from hil.models.mechanical import MechanicalModel
 
 SUFFIX = ".safetensors"
 HEADER = "hil"  # the one key of the header: more would come in no fixed order
 FORMAT = 1
 
 
+StorableModel = FnodeModel | MechanicalModel
+
+
 class Stored(NamedTuple):
     """A model and what was written beside it."""
 
-    model: FnodeModel
+    model: StorableModel
     metadata: dict[str, Any]
 
 
@@ -48,7 +52,7 @@ def versions() -> dict[str, str]:
     return {"hil": own, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def save(model: FnodeModel, directory: str | Path, metadata: Mapping[str, Any]) -> Path:
+def save(model: StorableModel, directory: str | Path, metadata: Mapping[str, Any]) -> Path:
     """Write a model; returns the path, `<SHA-256>.safetensors` in `directory`.
 
     metadata: anything JSON can hold, under the names training chooses. Equal weights and
@@ -114,7 +118,7 @@ def load(path: str | Path) -> Stored:
     if form != FORMAT:
         raise ConfigError(f"{path}: format {form}, this version reads {FORMAT}; fit it again")
     part = resolve(kind, str(path))
-    if not issubclass(part, FnodeModel):
+    if not issubclass(part, (FnodeModel, MechanicalModel)):
         raise ConfigError(f"{path}: {kind} is not a model that is stored in arrays")
     checked = check(settings, part.Settings, "settings", file=f"{path}: ")
-    return Stored(part(checked, FnodeWeights.from_arrays(checked, arrays)), about)
+    return Stored(part.from_arrays(checked, arrays), about)
