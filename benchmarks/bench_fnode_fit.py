@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the data generator is that
 
 from hil.config import check
 from hil.models.analytic import CartPoleModel
+from hil.models.base import AbstractDynamics
 from hil.models.fnode import FnodeModel
 from hil.training.differentiation import smooth_between
 from hil.training.fit import Fit, FitSettings, Motion
@@ -57,7 +58,7 @@ EVALUATIONS = 200  # per block
 HORIZON = 50
 
 
-def slopes(model: FnodeModel | CartPoleModel) -> Array:
+def slopes(model: AbstractDynamics) -> Array:
     """Return the four slopes at the upright."""
     at = model.linearise(np.zeros(4), np.zeros(1))
     return np.stack([at.by_state[:, 0], at.by_input[:, 0]], axis=1).ravel()

@@ -10,20 +10,25 @@ in a stop, latched at the device's owner. Nothing here waits longer than a deadl
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings
 from hil.control.base import AbstractController, AbstractEstimator, Solution, SolutionStatus
+from hil.errors import HilError, RunError
+from hil.realtime import RealTimeSettings
 from hil.rigs.base import AbstractDynamicRig, DynamicSample
 from hil.types import Array
+
+LATE = "late: past its deadline"
 
 
 class Answer(StrEnum):
@@ -33,6 +38,9 @@ class Answer(StrEnum):
     FALLBACK = "fallback"  # of the controller declared for outside the model's data
     SHIFTED = "shifted"  # the next input of the last good plan
     SAFE = "safe"  # none: the rig was stopped
+
+
+FOLLOWED = {SolutionStatus.OPTIMAL: Answer.PLAN, SolutionStatus.OUTSIDE: Answer.FALLBACK}
 
 
 class LoopSettings(Settings, frozen=True, kw_only=True):
@@ -46,6 +54,21 @@ class LoopSettings(Settings, frozen=True, kw_only=True):
     fallback_max: Annotated[
         int, Meta(ge=1, le=1000, description="periods in a row without a plan before a stop")
     ] = 3
+    realtime: RealTimeSettings = RealTimeSettings()
+
+
+class Hops(NamedTuple):
+    """What a period is spent on, wall time, us."""
+
+    sensor: float  # from the measurement until it was read
+    estimate: float
+    solve: float  # waiting for the controller
+    write: float  # until the rig said what it applied
+
+    @property
+    def round_trip(self) -> float:
+        """From the sample's arrival to the applied input."""
+        return self.estimate + self.solve + self.write
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,31 @@ class ControlStep:
     u: Array  # (nu,), applied; zeros where the rig was stopped
     solution: Solution
     answer: Answer
-    round_trip_us: float  # from the sample's arrival to the applied input, wall time
+    hops: Hops  # nothing that is recorded may depend on them
+
+    @property
+    def late(self) -> bool:
+        """Whether the controller did not answer within its deadline."""
+        return self.solution.detail == LATE
+
+
+class Delay:
+    """How much longer than the fastest of late a sample took to get here.
+
+    Two clocks that are not set by each other show differences of delays only; the fastest
+    of the last samples is the zero, so that their drift does not count.
+    """
+
+    WINDOW = 256
+
+    def __init__(self) -> None:
+        self._newest: deque[float] = deque(maxlen=self.WINDOW)
+
+    def of(self, device_us: int, arrived: float) -> float:
+        """Return it in us for a sample of `device_us` that arrived at `arrived` s, host time."""
+        apart = arrived * 1e6 - device_us
+        self._newest.append(apart)
+        return apart - min(self._newest)
 
 
 class Punctual:
@@ -97,7 +144,7 @@ class Punctual:
 
 
 class ControlLoop:
-    """Runs a controller on a dynamic rig that is active.
+    """Runs a controller on a dynamic rig that is active; prepares it while it is not.
 
     period_s: of the rig's samples; reference: time since the start, s → r (nx,).
     """
@@ -118,50 +165,88 @@ class ControlLoop:
         self._settings = settings
         self._period_s = period_s
         self._reference = reference
+        self._delay = Delay()
         self._plan: Solution | None = None  # the last good one
         self._used = 0  # of its inputs
         self._without = 0  # periods in a row without a plan
+        self._prepared = False
+
+    def prepare(self) -> None:
+        """Let the controller get ready from where the rig stands, inactive.
+
+        A first plan may take longer than a period. Raises what the rig raises.
+        """
+        y = self._rig.read().y
+        self._estimator.reset(y)
+        self._controller.reset()
+        x_hat = self._estimator.update(y, np.zeros_like(self._estimator.disturbance))
+        self._controller.prepare(x_hat, self._reference(0.0))
+        self._prepared = True
 
     def run(self) -> Iterator[ControlStep]:
         """Yield every period; ends with the duration, or with a step whose answer is SAFE.
 
-        Raises what the rig raises: its owner has made it safe then.
+        Raises what the rig raises: its owner has made it safe then. Anything else that is
+        raised breaks a contract; the rig is stopped, and RunError says what it was.
         """
         punctual = Punctual(self._controller, self._settings.deadline * self._period_s)
         try:
             yield from self._periods(punctual)
+        except HilError:
+            raise
+        except Exception as error:
+            said = f"control: {type(error).__name__}: {error}"
+            self._rig.stop(said)
+            raise RunError(said) from error
         finally:
             punctual.close()
 
     def _periods(self, punctual: Punctual) -> Iterator[ControlStep]:
         u: Array | None = None
-        for k in range(round(self._settings.duration / self._period_s)):
+        first = 0
+        self._plan, self._used, self._without = None, 0, 0  # no earlier run is replayed
+        end = round(self._settings.duration / self._period_s)
+        k = -1  # of the sample at hand, from 0; a missed one has its number, too
+        while k + 1 < end:
             sample = self._rig.read()
-            begin = time.perf_counter()
+            arrived = time.perf_counter()
             if u is None:
                 self._estimator.reset(sample.y)
-                self._controller.reset()
-                u = sample.u
-            x_hat = self._estimator.update(sample.y, u)
+                if not self._prepared:
+                    self._controller.reset()
+                self._prepared = False
+                sample = replace(sample, missed=0)  # what was before is nobody's
+                u, first = sample.u, sample.sequence
+            k = sample.sequence - first
+            x_hat = self._estimator.update(sample.y, u, 1 + sample.missed)
+            estimated = time.perf_counter()
             reference = self._reference(k * self._period_s)
             solution = punctual.solve(x_hat, reference, self._estimator.disturbance)
             wanted, answer = self._answer(solution)
+            solved = time.perf_counter()
             if wanted is None:
                 self._rig.stop(f"control: no plan in {self._without} periods: {solution.detail}")
-                yield ControlStep(sample, x_hat, np.zeros_like(u), solution, answer, 0.0)
+                u = np.zeros_like(u)
+            else:
+                u = self._rig.write(wanted)
+            hops = Hops(
+                self._delay.of(sample.device_us, arrived),
+                (estimated - arrived) * 1e6,
+                (solved - estimated) * 1e6,
+                (time.perf_counter() - solved) * 1e6,
+            )
+            if wanted is not None:
+                self._estimator.prepare(u)
+            yield ControlStep(sample, x_hat, u, solution, answer, hops)
+            if wanted is None:
                 return
-            u = self._rig.write(wanted)
-            trip = (time.perf_counter() - begin) * 1e6
-            yield ControlStep(sample, x_hat, u, solution, answer, trip)
 
     def _answer(self, solution: Solution) -> tuple[Array | None, Answer]:
         """Return the input of this period, None when there is none any more."""
-        if solution.status is SolutionStatus.OPTIMAL:
+        answer = FOLLOWED.get(solution.status)
+        if answer is not None and len(solution.inputs) and np.isfinite(solution.inputs).all():
             self._plan, self._used, self._without = solution, 1, 0
-            return solution.inputs[0], Answer.PLAN
-        if solution.status is SolutionStatus.OUTSIDE and len(solution.inputs):
-            self._plan, self._used, self._without = solution, 1, 0
-            return solution.inputs[0], Answer.FALLBACK
+            return solution.inputs[0], answer
         self._without += 1
         self._controller.reset()  # a start from a failed solve poisons the next
         plan = self._plan
@@ -175,4 +260,4 @@ class ControlLoop:
 def _late(begin: float) -> Solution:
     took = (time.perf_counter() - begin) * 1e6
     nothing = np.zeros((0, 0))
-    return Solution(nothing, nothing, SolutionStatus.FAILED, took, "late: past its deadline")
+    return Solution(nothing, nothing, SolutionStatus.FAILED, took, LATE)

@@ -85,6 +85,7 @@ static verdict_t take_setup(cart_pole_t *cart, const wire_cart_pole_setup_t *set
         setup->tick_us > 0 && setup->tick_us >= hal->tick_min_us &&
             setup->tick_us <= CART_POLE_TICK_MAX_US,
         setup->stream_every > 0 && setup->stream_every <= CART_POLE_STREAM_MAX,
+        setup->stuck_impulse == 0 || within(setup->stuck_impulse, 0, INFINITY),
     };
     for (uint32_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         if (!good[i]) {
@@ -227,6 +228,23 @@ static bool schedule(cart_pole_t *cart, uint64_t now) {
     return due;
 }
 
+static void forget(stillness_t *still, float reading, float force) {
+    *still = (stillness_t){.reading = reading, .force = (double)force};
+}
+
+/* Whether a reading has stayed the same, to the last bit, for longer than the force allows.
+ * A force that stays as it was tells nothing (a slope, say); one that changes must move the
+ * cart and with it the pole. */
+static bool stuck(cart_pole_t *cart, stillness_t *still, float reading, uint64_t elapsed_us) {
+    if (reading != still->reading) {
+        forget(still, reading, cart->applied);
+        return false;
+    }
+    still->impulse += fabs((double)cart->applied - still->force) * (double)elapsed_us;
+    double limit = (double)cart->setup.stuck_impulse * 1e6;
+    return limit > 0 && still->impulse > limit;
+}
+
 /* Read the sensors and let the output follow; what is no reading is not kept. */
 static void look(cart_pole_t *cart, uint64_t now, uint32_t ahead) {
     const hal_t *hal = hal_of(cart);
@@ -236,6 +254,8 @@ static void look(cart_pole_t *cart, uint64_t now, uint32_t ahead) {
         fail(cart, WIRE_FAULT_SENSOR);
         return;
     }
+    uint64_t elapsed = now - cart->looked;
+    cart->looked = now;
     cart->angle = angle;
     cart->position = position;
     if (cart->core->mode != WIRE_MODE_ACTIVE) {
@@ -243,9 +263,15 @@ static void look(cart_pole_t *cart, uint64_t now, uint32_t ahead) {
     }
     if (fabsf(position) > cart->setup.travel_hard) {
         fail(cart, WIRE_FAULT_TRAVEL);
-    } else {
-        drive(cart);
+        return;
     }
+    bool angle_stuck = stuck(cart, &cart->still[0], angle, elapsed);
+    bool position_stuck = stuck(cart, &cart->still[1], position, elapsed);
+    if (angle_stuck || position_stuck) {
+        fail(cart, WIRE_FAULT_STUCK);
+        return;
+    }
+    drive(cart);
 }
 
 static void step(void *self) {
@@ -297,7 +323,12 @@ static int start(void *self, core_t *core) {
 
 static bool ready(const void *self) { return ((const cart_pole_t *)self)->set_up; }
 
-static void activated(void *self) { ((cart_pole_t *)self)->flags = 0; }
+static void activated(void *self) {
+    cart_pole_t *cart = self;
+    cart->flags = 0;
+    forget(&cart->still[0], cart->angle, cart->applied);
+    forget(&cart->still[1], cart->position, cart->applied);
+}
 
 const application_t cart_pole_application = {
     .number = WIRE_APPLICATION_CART_POLE,

@@ -12,6 +12,13 @@
 #define CART_POLE_TICK_MAX_US 1000000u
 #define CART_POLE_STREAM_MAX 10000u
 
+/* What has acted since a reading last changed. */
+typedef struct {
+    float reading;
+    double force;   /* that was on when it changed, N */
+    double impulse; /* of the force's distance from that since then, N us */
+} stillness_t;
+
 typedef struct {
     core_t *core;
     wire_cart_pole_setup_t setup;
@@ -20,8 +27,10 @@ typedef struct {
     bool held;            /* the newest sample has not been answered; counts in lock-step */
     uint64_t due;         /* device time of the next tick, us */
     uint32_t to_stream;   /* ticks from the next one to the one that is streamed */
+    uint64_t looked;      /* device time of the newest reading, us */
     float angle;          /* newest reading, rad */
     float position;       /* m */
+    stillness_t still[2]; /* of angle and position */
     float asked;          /* what the host commanded, N */
     float commanded;      /* what the output was set to, N */
     float applied;        /* what it became, N */

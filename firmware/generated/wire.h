@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_SCHEMA_CRC 0x98b9e216u
+#define WIRE_SCHEMA_CRC 0x9c813764u
 #define WIRE_PAYLOAD_MAX 272u
 
 #define WIRE_VALUES_MAX 32u
@@ -23,6 +23,7 @@
 #define WIRE_FAULT_ACTUATOR 3u
 #define WIRE_FAULT_SENSOR 4u
 #define WIRE_FAULT_TRAVEL 5u
+#define WIRE_FAULT_STUCK 6u
 #define WIRE_REASON_SCHEMA 1u
 #define WIRE_REASON_MODE 2u
 #define WIRE_REASON_RANGE 3u
@@ -145,8 +146,9 @@ typedef struct {
     uint32_t watchdog_us; /* longest life of a token, us */
     uint32_t tick_us; /* time between two looks at the sensors, us */
     uint32_t stream_every; /* ticks between two Sample messages */
+    float stuck_impulse; /* change of force times time on a still reading, N·s; 0: any */
 } wire_cart_pole_setup_t;
-static_assert(sizeof(wire_cart_pole_setup_t) == 24, "wire_cart_pole_setup_t");
+static_assert(sizeof(wire_cart_pole_setup_t) == 28, "wire_cart_pole_setup_t");
 
 /* Host commands the force and answers the newest sample; answered by Driven. */
 #define WIRE_DRIVE 0x21u

@@ -43,7 +43,8 @@ typedef struct {
     void (*wait_until)(void *context, uint64_t until_us);
 
     /* Set all `n` (= dof) forces, N; `applied` gets what they were set to. Zeros are the
-     * safe output. */
+     * safe output, and what the output stage must fall to by itself when the firmware no
+     * longer runs (a pull-down, an enable that has to be kept alive): no code can do that. */
     int (*write_force)(void *context, uint64_t time_us, const float *values, float *applied,
                        uint16_t n);
 

@@ -58,7 +58,7 @@ static const wire_sample_t *newest(void) {
 
 static void setup_is_checked_field_by_field(void) {
     fake_start_cart_pole(&fake, 0, false);
-    for (unsigned field = 0; field < 6; field++) {
+    for (unsigned field = 0; field < 7; field++) {
         wire_cart_pole_setup_t high = usual(), low = usual();
         switch (field) {
         case 0:
@@ -81,9 +81,13 @@ static void setup_is_checked_field_by_field(void) {
             high.tick_us = 1000001;
             low.tick_us = 99;
             break;
-        default:
+        case 5:
             high.stream_every = 10001;
             low.stream_every = 0;
+            break;
+        default:
+            high.stuck_impulse = INFINITY;
+            low.stuck_impulse = -1e-9f;
             break;
         }
         CHECK_EQ(set_up(&high), WIRE_REASON_RANGE);
@@ -334,6 +338,72 @@ static void a_sensor_that_fails_is_a_fault(void) {
     }
 }
 
+/* ACTIVE with a limit on what may act on a reading that stays the same, N s. */
+static void begin_watching(float stuck_impulse) {
+    fake_start_cart_pole(&fake, TICK, false);
+    wire_cart_pole_setup_t setup = usual();
+    setup.stuck_impulse = stuck_impulse;
+    CHECK_EQ(set_up(&setup), 0);
+    CHECK_EQ(fake_mode(&fake, WIRE_MODE_ACTIVE), 0);
+}
+
+static void let_ticks_pass(unsigned count, bool angle, bool position) {
+    for (unsigned i = 0; i < count; i++) {
+        fake.angle += angle ? 0.001f : 0.0f;
+        fake.position += position ? 0.001f : 0.0f;
+        fake_run_to(&fake, fake.now + TICK);
+    }
+}
+
+static void a_reading_that_stays_while_the_force_changes_is_a_fault(void) {
+    for (unsigned which = 0; which < 2; which++) {
+        for (int side = -1; side <= 1; side += 2) {
+            begin_watching(0.05f);
+            CHECK_EQ(drive(1, 90000, (float)side * 5.0f), 0);
+            let_ticks_pass(10, which == 1, which == 0); /* 5 N for 10 ms: not more yet */
+            CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+            let_ticks_pass(1, which == 1, which == 0);
+            CHECK_EQ(fake_state(&fake)->fault, WIRE_FAULT_STUCK);
+            CHECK(fake.force[0] == 0.0f);
+            CHECK_EQ(drive(2, 90000, 1.0f), WIRE_REASON_MODE);
+        }
+    }
+}
+
+static void only_the_change_of_the_force_counts_on_a_still_reading(void) {
+    begin_watching(0.05f);
+    CHECK_EQ(drive(1, 90000, 5.0f), 0);
+    let_ticks_pass(5, true, true); /* moves; then rests against a slope under the same 5 N */
+    let_ticks_pass(50, false, false);
+    CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+    CHECK_EQ(drive(2, 150000, 7.0f), 0); /* to and fro about it counts, it does not cancel */
+    let_ticks_pass(13, false, false);
+    CHECK_EQ(drive(3, 150000, 3.0f), 0);
+    let_ticks_pass(12, false, false);
+    CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+    let_ticks_pass(1, false, false);
+    CHECK_EQ(fake_state(&fake)->fault, WIRE_FAULT_STUCK);
+}
+
+static void what_moves_or_is_not_watched_or_not_powered_is_not_stuck(void) {
+    begin_watching(0.05f);
+    CHECK_EQ(drive(1, 101000, 20.0f), 0);
+    let_ticks_pass(90, true, true);
+    CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+    begin_watching(0.0f);
+    CHECK_EQ(drive(1, 101000, 20.0f), 0);
+    let_ticks_pass(90, false, false);
+    CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+    begin_watching(0.05f);
+    CHECK_EQ(drive(1, 101000, 20.0f), 0);
+    let_ticks_pass(1, true, true);
+    CHECK_EQ(fake_mode(&fake, WIRE_MODE_INACTIVE), 0);
+    let_ticks_pass(50, false, false); /* by hand, at rest */
+    CHECK_EQ(fake_mode(&fake, WIRE_MODE_ACTIVE), 0);
+    let_ticks_pass(50, false, false);
+    CHECK_EQ(fake_state(&fake)->mode, WIRE_MODE_ACTIVE);
+}
+
 static void an_actuator_that_fails_is_a_fault(void) {
     begin(false);
     fake.fail_force = 1;
@@ -430,6 +500,9 @@ int main(void) {
     TEST(beyond_the_travel_only_forces_inward_act);
     TEST(beyond_the_hard_limit_a_fault_latches);
     TEST(a_sensor_that_fails_is_a_fault);
+    TEST(a_reading_that_stays_while_the_force_changes_is_a_fault);
+    TEST(only_the_change_of_the_force_counts_on_a_still_reading);
+    TEST(what_moves_or_is_not_watched_or_not_powered_is_not_stuck);
     TEST(an_actuator_that_fails_is_a_fault);
     TEST(a_stop_latches);
     TEST(in_lock_step_time_waits_for_the_answer);

@@ -14,7 +14,8 @@
 static fake_t fake;
 static prng_t dice = {11};
 static bool stuck; /* the board refused to set the force to zero: it is known not to be safe */
-static unsigned long seen_mode[3], seen_fault[6], seen_reason[10], powered, held_back, streamed;
+static unsigned long seen_mode[3], seen_fault[WIRE_FAULT_STUCK + 1], seen_reason[10];
+static unsigned long powered, held_back, streamed;
 
 static bool one_in(uint32_t n) { return prng_below(&dice, n) == 0; }
 
@@ -97,6 +98,7 @@ static void random_request(uint16_t seq) {
             .watchdog_us = wild(1 + prng_below(&dice, 50000)),
             .tick_us = wild(100 + prng_below(&dice, 2000)),
             .stream_every = wild(1 + prng_below(&dice, 10)),
+            .stuck_impulse = 0.1f,
         };
         fake_send(&fake, WIRE_CART_POLE_SETUP, seq, &setup, sizeof setup);
         return;
@@ -181,7 +183,7 @@ static void everything_was_seen(void) {
     for (unsigned mode = 0; mode < 3; mode++) {
         CHECK(seen_mode[mode] > 100);
     }
-    for (unsigned fault = WIRE_FAULT_STOPPED; fault <= WIRE_FAULT_TRAVEL; fault++) {
+    for (unsigned fault = WIRE_FAULT_STOPPED; fault <= WIRE_FAULT_STUCK; fault++) {
         CHECK(seen_fault[fault] > 10);
     }
     static const unsigned reasons[] = {

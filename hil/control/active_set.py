@@ -3,7 +3,9 @@
     min ½|v|²   s.t.   x_N(v) = r if pinned,   lo ≤ u_k(v) ≤ hi,   lo ≤ x_k(v) ≤ hi
 
 in the coordinates of `riccati` (k = 1…N for the states, 1…N − 1 when the end is pinned; x_0
-is measured and nobody's choice). The method is that of Goldfarb & Idnani (Math. Programming
+is measured and nobody's choice). A soft bound on a state may be exceeded by s at a cost of
+½ρs²: it is a hard one with a coordinate of its own, a·v + t/√ρ ≥ b and ½t² more to minimise,
+so that s = λ/ρ for its multiplier λ. The method is that of Goldfarb & Idnani (Math. Programming
 27, 1983) with the identity as Hessian: start from the plan without bounds, take in the most
 violated bound, drop those whose multiplier would turn negative. It ends after finitely many
 steps at the optimum, or with a bound that no combination of the others can satisfy: the
@@ -19,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hil.control.compiled import compiled
+from hil.compiled import compiled
 from hil.control.riccati import Cost, Factors, Plan, Stages, roll
 from hil.types import Array
 
@@ -38,6 +40,7 @@ class Bounds(NamedTuple):
     state_high: Array  # (nx,)
     input_scale: Array  # (nu,), what counts as 1 when violations are compared
     state_scale: Array  # (nx,)
+    state_give: Array  # (nx,), 1/ρ: by how much a bound gives way per multiplier; 0: hard
 
 
 class Bounded(NamedTuple):
@@ -52,10 +55,13 @@ class Bounded(NamedTuple):
 
 
 @compiled
-def worst(inputs: Array, states: Array, bounds: Bounds, last: int) -> tuple[float, int, int, int]:
+def worst(
+    inputs: Array, states: Array, bounds: Bounds, state_force: Array, last: int
+) -> tuple[float, int, int, int]:
     """Return violation (in scales), period, component (states after inputs) and side.
 
-    last: the last period whose state is bounded. The side is +1 above, −1 below.
+    state_force: (N + 1, nx), multipliers, by which soft bounds give way. last: the last
+    period whose state is bounded. The side is +1 above, −1 below.
     """
     found, where, which, side = -np.inf, -1, -1, 0
     horizon, nu = inputs.shape
@@ -72,8 +78,9 @@ def worst(inputs: Array, states: Array, bounds: Bounds, last: int) -> tuple[floa
     for k in range(1, last + 1):
         for i in range(nx):
             scale = bounds.state_scale[i]
-            above = (states[k, i] - bounds.state_high[i]) / scale
-            below = (bounds.state_low[i] - states[k, i]) / scale
+            give = bounds.state_give[i] * abs(state_force[k, i])
+            above = (states[k, i] - bounds.state_high[i] - give) / scale
+            below = (bounds.state_low[i] - states[k, i] - give) / scale
             if above > found:
                 found, where, which, side = above, k, nu + i, 1
             if below > found:
@@ -108,10 +115,15 @@ def gradient(factors: Factors, where: int, which: int, out: Array) -> None:
 
 
 @compiled
-def outside(basis: Array, count: int, normal: Array, within: Array, rest: Array) -> float:
-    """Split `normal` into coordinates in the basis and the rest; return |rest|²."""
-    n = len(normal)
-    rest[:] = normal
+def outside(
+    basis: Array, count: int, width: int, normal: Array, within: Array, rest: Array
+) -> float:
+    """Split `normal` into coordinates in the basis and the rest; return |rest|².
+
+    width: how many of the coordinates are in use.
+    """
+    n = width
+    rest[:n] = normal[:n]
     for j in range(count):
         within[j] = 0.0
     for _ in range(2):
@@ -139,9 +151,8 @@ def back_substitute(upper: Array, count: int, right: Array, out: Array) -> None:
 
 
 @compiled
-def drop(basis: Array, upper: Array, count: int, gone: int) -> None:
+def drop(basis: Array, upper: Array, count: int, width: int, gone: int) -> None:
     """Take column `gone` out of the factorisation of `count` normals."""
-    n = basis.shape[1]
     for j in range(gone, count - 1):
         for i in range(j + 2):
             upper[i, j] = upper[i, j + 1]
@@ -152,7 +163,7 @@ def drop(basis: Array, upper: Array, count: int, gone: int) -> None:
             above, below = upper[j, i], upper[j + 1, i]
             upper[j, i] = cos * above + sin * below
             upper[j + 1, i] = cos * below - sin * above
-        for m in range(n):
+        for m in range(width):
             above, below = basis[j, m], basis[j + 1, m]
             basis[j, m] = cos * above + sin * below
             basis[j + 1, m] = cos * below - sin * above
@@ -174,55 +185,77 @@ def bounded(
     n = horizon * nu
     ends = nx if cost.pinned else 0
     last = horizon - 1 if cost.pinned else horizon
-    basis, upper = np.empty((n, n)), np.zeros((n, n))
-    place = np.empty((n, 3), np.int64)  # period, component, side of every active bound
-    force = np.zeros(n)  # multipliers, ≥ 0 but for the equalities
-    level = np.empty(n)  # what an active normal times v must be
-    normal, rest = np.empty(n), np.empty(n)
-    within, change = np.empty(n), np.empty(n)
-    v = free.v.copy()
+    soft = 0
+    for i in range(nx):
+        soft += horizon if bounds.state_give[i] > 0.0 else 0
+    most = n + soft  # coordinates: those of v, and one for every soft bound that is active
+    width = n  # of them in use
+    basis, upper = np.empty((most, most)), np.zeros((most, most))
+    place = np.empty((most, 3), np.int64)  # period, component, side of every active bound
+    own = np.empty(most, np.int64)  # its own coordinate, −1: hard
+    free_own = np.ones(most, np.bool_)
+    given = np.zeros((horizon + 1, nx), np.bool_)  # whose soft bound is active
+    force = np.zeros(most)  # multipliers, ≥ 0 but for the equalities
+    level = np.empty(most)  # what an active normal times v must be
+    normal, rest = np.zeros(most), np.zeros(most)
+    within, change = np.empty(most), np.empty(most)
+    v = np.zeros(most)
+    v[:n] = free.v
     inputs, states = free.inputs.copy(), free.states.copy()
+    input_force, state_force = np.zeros((horizon, nu)), np.zeros((horizon + 1, nx))
     count, code, steps, stuck = 0, GAVE_UP, 0, False
     for i in range(ends):  # the equalities; v satisfies them from the start
-        normal[:] = factors.reach[i]
-        size = np.sqrt(outside(basis, count, normal, within, rest))
+        normal[:n] = factors.reach[i]
+        size = np.sqrt(outside(basis, count, width, normal, within, rest))
         basis[count] = rest / size
         upper[:count, count] = within[:count]
         upper[count, count] = size
         place[count, 0], place[count, 1], place[count, 2] = horizon, nu + i, 0
+        own[count] = -1
         force[count] = free.end_force[i]
-        level[count] = np.dot(normal, v)
+        level[count] = np.dot(normal[:n], v[:n])
         count += 1
 
     while steps < max_steps:
-        violation, where, which, side = worst(inputs, states, bounds, last)
+        violation, where, which, side = worst(inputs, states, bounds, state_force, last)
         if not violation > TOLERANCE:
             code = SOLVED if violation <= TOLERANCE else GAVE_UP  # NaN compares with nothing
             break
         gradient(factors, where, which, normal)
         for m in range(n):
             normal[m] *= -side  # the bound reads normal·v ≥ level
+        normal[n:width] = 0.0
+        new = -1
         if which < nu:
             edge = bounds.input_high[which] if side > 0 else bounds.input_low[which]
             slack = side * (edge - inputs[where, which])
         else:
             edge = bounds.state_high[which - nu] if side > 0 else bounds.state_low[which - nu]
             slack = side * (edge - states[where, which - nu])
-        length = np.dot(normal, normal)
-        wanted = np.dot(normal, v) - slack
+            if given[where, which - nu]:  # only rounding leads here
+                break
+            if bounds.state_give[which - nu] > 0.0:
+                new = n
+                while not free_own[new]:
+                    new += 1
+                width = max(width, new + 1)
+                basis[:count, new] = 0.0
+                normal[new], v[new] = np.sqrt(bounds.state_give[which - nu]), 0.0
+        length = np.dot(normal[:width], normal[:width])
+        wanted = np.dot(normal[:width], v[:width]) - slack
         taken = 0.0  # multiplier of the bound that is coming in
         while steps < max_steps:
             steps += 1
-            size = outside(basis, count, normal, within, rest)
+            size = outside(basis, count, width, normal, within, rest)
             back_substitute(upper, count, within, change)
             dual, gone = np.inf, -1
             for j in range(ends, count):
                 if change[j] > 0.0 and force[j] < dual * change[j]:
                     dual, gone = force[j] / change[j], j
-            independent = count < n and size > DEPENDENT * DEPENDENT * length
+            independent = count < width and size > DEPENDENT * DEPENDENT * length
             primal = -slack / size if independent else np.inf
-            if gone < 0 and not independent:
-                code = INFEASIBLE if violation > PROVEN else GAVE_UP
+            if gone < 0 and not primal < np.inf:  # a NaN, too
+                code = INFEASIBLE if not independent and violation > PROVEN else GAVE_UP
                 stuck = True
                 break
             step = min(primal, dual)
@@ -231,24 +264,37 @@ def bounded(
             taken += step
             if independent:
                 slack += step * size
-                for m in range(n):
+                for m in range(width):
                     v[m] += step * rest[m]
             if primal <= dual:
                 size = np.sqrt(size)
-                basis[count] = rest / size
+                basis[count, :width] = rest[:width] / size
                 upper[:count, count] = within[:count]
                 upper[count, count] = size
                 place[count, 0], place[count, 1], place[count, 2] = where, which, side
+                own[count] = new
+                if new >= 0:
+                    free_own[new] = False
+                    given[where, which - nu] = True
                 force[count], level[count] = taken, wanted
                 count += 1
                 break
-            drop(basis, upper, count, gone)
+            if own[gone] >= 0:
+                free_own[own[gone]] = True
+                v[own[gone]] = 0.0
+                given[place[gone, 0], place[gone, 1] - nu] = False
+                state_force[place[gone, 0], place[gone, 1] - nu] = 0.0
+            drop(basis, upper, count, width, gone)
             for j in range(gone, count - 1):
                 place[j], force[j], level[j] = place[j + 1], force[j + 1], level[j + 1]
+                own[j] = own[j + 1]
             count -= 1
         if stuck:
             break
         roll(factors, stages, push, v, inputs, states)
+        for j in range(ends, count):
+            if own[j] >= 0:
+                state_force[place[j, 0], place[j, 1] - nu] = place[j, 2] * force[j]
 
     if code == SOLVED:  # the point and its multipliers once more, from the active set alone
         for i in range(count):
@@ -256,15 +302,15 @@ def bounded(
             for j in range(i):
                 total -= upper[j, i] * within[j]
             within[i] = total / upper[i, i]
-        for m in range(n):
+        for m in range(width):
             total = 0.0
             for j in range(count):
                 total += basis[j, m] * within[j]
             v[m] = total
         back_substitute(upper, count, within, force)
         roll(factors, stages, push, v, inputs, states)
-    input_force, state_force = np.zeros((horizon, nu)), np.zeros((horizon + 1, nx))
     end_force = np.zeros(nx)
+    state_force[:] = 0.0
     for j in range(count):
         where, which, side = place[j, 0], place[j, 1], place[j, 2]
         if side == 0:
@@ -273,7 +319,7 @@ def bounded(
             input_force[where, which] += side * force[j]
         else:
             state_force[where, which - nu] += side * force[j]
-    plan = Plan(v, inputs, states, end_force)
+    plan = Plan(v[:n], inputs, states, end_force)
     return Bounded(plan, code, steps, count - ends, input_force, state_force)
 
 
@@ -301,9 +347,8 @@ def residual(
     horizon, nu, nx = factors.gain.shape
     plan = found.plan
     last = stages.a.shape[0] - 1
-    error, _, _, _ = worst(
-        plan.inputs, plan.states, bounds, horizon - 1 if cost.pinned else horizon
-    )
+    bounded_to = horizon - 1 if cost.pinned else horizon
+    error, _, _, _ = worst(plan.inputs, plan.states, bounds, found.state_force, bounded_to)
     error = max(error, 0.0)
     costate, slope, before = np.zeros(nx), np.zeros(nu), np.empty(nx)
     for i in range(nx):
@@ -351,6 +396,7 @@ def residual(
             before[j] = total
             if force != 0.0:
                 edge = bounds.state_high[j] if force > 0.0 else bounds.state_low[j]
+                edge += bounds.state_give[j] * force  # where a soft bound has given way to
                 gap = abs(plan.states[k, j] - edge) / bounds.state_scale[j]
                 error = larger(error, gap)
         costate, before = before, costate

@@ -49,6 +49,12 @@ class AbstractController(ABC):
         plan counters it, so that it leaves no steady error; None: none is known.
         """
 
+    def prepare(self, x: Array, r: Array) -> None:  # noqa: B027 - there may be nothing to prepare
+        """Do ahead of time what the first solve, from about state x (nx,) to r (nx,), needs.
+
+        Before a rig is activated there is time; in a period there is not.
+        """
+
     @abstractmethod
     def reset(self) -> None:
         """Forget warm starts: after a failure, a fault, a jump of the state."""
@@ -58,8 +64,18 @@ class AbstractEstimator(ABC):
     """Makes states of measurements."""
 
     @abstractmethod
-    def update(self, y: Array, u: Array) -> Array:
-        """Return x̂ (nx,) from a measurement y (ny,) and the input applied last time (nu,)."""
+    def update(self, y: Array, u: Array, periods: int = 1) -> Array:
+        """Return x̂ (nx,) from a measurement y (ny,) and the input applied last time (nu,).
+
+        periods: since the measurement before; more than one where some were missed. The
+        input was applied during all of them.
+        """
+
+    def prepare(self, u: Array) -> None:  # noqa: B027 - there may be nothing to prepare
+        """Do ahead of time what the next update needs of the input applied now (nu,).
+
+        It changes no answer: between an input and the next measurement there is time.
+        """
 
     @property
     @abstractmethod

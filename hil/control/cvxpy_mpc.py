@@ -86,10 +86,14 @@ class _Problem:
             if np.isfinite(limits.input_high[i]):
                 constraints.append(u[:, i] <= high[i])
         for i in range(nx if last else 0):
+            beyond: Any = 0.0
+            if limits.state_give[i] > 0:
+                beyond = cp.Variable(last, nonneg=True)
+                total += cp.sum_squares(beyond / np.sqrt(limits.state_give[i]))
             if np.isfinite(limits.state_low[i]):
-                constraints.append(x[1 : last + 1, i] >= limits.state_low[i])
+                constraints.append(x[1 : last + 1, i] >= limits.state_low[i] - beyond)
             if np.isfinite(limits.state_high[i]):
-                constraints.append(x[1 : last + 1, i] <= limits.state_high[i])
+                constraints.append(x[1 : last + 1, i] <= limits.state_high[i] + beyond)
         if cost.pinned:
             constraints.append(x[horizon] == target)
         else:
@@ -146,6 +150,10 @@ class CvxpyMpc(AbstractController):
         self._planner.reset()
         if self._problem is not None:
             self._problem = _Problem(self._formulation, self._stages, None)
+
+    def prepare(self, x: Array, r: Array) -> None:
+        """Search for the first plan along the horizon, where that is asked for."""
+        self._planner.prepare(x, r)
 
     def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
         """Return a plan from state x (nx,) to the reference r (nx,).

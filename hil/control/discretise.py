@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from hil.control.compiled import compiled
+from hil.compiled import compiled
 from hil.mechanics.integrate import rk4
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.types import Array
+
+EULER = ((0.0, 1.0),)  # how far into the period each stage lies, and its weight
+RUNGE_KUTTA = ((0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6))
 
 
 def contiguous(here: Linearisation) -> tuple[Array, Array, Array]:
@@ -77,25 +80,23 @@ def period(
 def step_slopes(
     model: AbstractDynamics, x: Array, u: Array, dt: float, order: int
 ) -> tuple[Array, Array, Array]:
-    """Return A, B, c of one nonlinear step from (x, u): exact slopes of Euler or RK4.
+    """Return A, B, c of one nonlinear step from each of n points: exact slopes of Euler or RK4.
 
-    x: (nx,). u: (nu,), held. x⁺ = A x + B u + c holds exactly at the point itself.
+    x: (n, nx). u: (n, nu), held. A (n, nx, nx), B (n, nx, nu), c (n, nx); x⁺ = A x + B u + c
+    holds exactly at a point itself. The model is asked once per stage, for all points.
     """
-    if order == 1:
-        a, b, c = affine(*contiguous(model.linearise(x, u)), x, u)
-        return held(a, b, c, dt, 1)
-    nx = len(x)
-    slope, by_x, by_u = np.zeros(nx), np.zeros((nx, nx)), np.zeros((nx, len(u)))
-    total, total_x, total_u = np.zeros(nx), np.eye(nx), np.zeros((nx, len(u)))
-    total += x
-    for share, weight in ((0.0, 1 / 6), (0.5, 1 / 3), (0.5, 1 / 3), (1.0, 1 / 6)):
+    count, nx = x.shape
+    slope, by_x = np.zeros((count, nx)), np.zeros((count, nx, nx))
+    by_u = np.zeros((count, nx, u.shape[1]))
+    step, step_x, step_u = np.zeros_like(slope), np.zeros_like(by_x), np.zeros_like(by_u)
+    for share, weight in RUNGE_KUTTA if order == 4 else EULER:
         at = x + share * dt * slope
         here = contiguous(model.linearise(at, u))
         slope, by_x, by_u = _chained(*here, at, by_x, by_u, share * dt)
-        total += weight * dt * slope
-        total_x += weight * dt * by_x
-        total_u += weight * dt * by_u
-    return total_x, total_u, total - total_x @ x - total_u @ u
+        step += weight * dt * slope
+        step_x += weight * dt * by_x
+        step_u += weight * dt * by_u
+    return _affine_step(step, step_x, step_u, x, u)
 
 
 @compiled
@@ -103,27 +104,61 @@ def _chained(
     acceleration: Array, by_state: Array, by_input: Array, at: Array,
     by_x: Array, by_u: Array, reach: float,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Return ẋ at a Runge–Kutta stage and its slopes by the start and the input."""
-    nq, nx = by_state.shape
-    slope, f = np.empty(nx), np.zeros((nx, nx))
-    g = np.zeros((nx, by_input.shape[1]))
-    for i in range(nq):
-        slope[i] = at[nq + i]
-        slope[nq + i] = acceleration[i]
-        f[i, nq + i] = 1.0
-        f[nq + i] = by_state[i]
-        g[nq + i] = by_input[i]
-    return slope, f + reach * (f @ by_x), g + reach * (f @ by_u)
+    """Return ẋ at a Runge–Kutta stage and its slopes by the start and the input, n points."""
+    count, nq, nx = by_state.shape
+    nu = by_input.shape[2]
+    slope, f, g = np.empty((count, nx)), np.empty((count, nx, nx)), np.empty((count, nx, nu))
+    for k in range(count):
+        for i in range(nq):
+            slope[k, i] = at[k, nq + i]
+            slope[k, nq + i] = acceleration[k, i]
+            for j in range(nx):
+                f[k, i, j] = reach * by_x[k, nq + i, j] + (1.0 if j == nq + i else 0.0)
+                total = by_state[k, i, j]
+                for m in range(nx):
+                    total += reach * by_state[k, i, m] * by_x[k, m, j]
+                f[k, nq + i, j] = total
+            for j in range(nu):
+                g[k, i, j] = reach * by_u[k, nq + i, j]
+                total = by_input[k, i, j]
+                for m in range(nx):
+                    total += reach * by_state[k, i, m] * by_u[k, m, j]
+                g[k, nq + i, j] = total
+    return slope, f, g
+
+
+@compiled
+def _affine_step(
+    step: Array, step_x: Array, step_u: Array, x: Array, u: Array
+) -> tuple[Array, Array, Array]:
+    """Return A, B, c of x⁺ = x + step, from the step's slopes by x (less the identity) and u."""
+    count, nx, nu = step_u.shape
+    a, c = np.empty((count, nx, nx)), np.empty((count, nx))
+    for k in range(count):
+        for i in range(nx):
+            total = x[k, i] + step[k, i]
+            for j in range(nx):
+                a[k, i, j] = step_x[k, i, j] + (1.0 if i == j else 0.0)
+                total -= a[k, i, j] * x[k, j]
+            for j in range(nu):
+                total -= step_u[k, i, j] * u[k, j]
+            c[k, i] = total
+    return a, step_u, c
 
 
 def advance(model: AbstractDynamics, x: Array, u: Array, dt: float, order: int) -> Array:
-    """Return the state (nx,) after one period with u (nu,) held: Euler or one RK4 step."""
-    state, held_input = x[None], u[None]
+    """Return the state after one period with u held, by Euler or one RK4 step.
+
+    x: (nx,) or (n, nx); u: (nu,) or (n, nu); so is what is returned.
+    """
+    state, held_input = np.atleast_2d(x), np.atleast_2d(u)
     if order == 4:
-        after: Array = rk4(model.acceleration, state, held_input, dt)[0]
-        return after
-    q, v = x[: model.nq], x[model.nq :]
-    return x + dt * np.concatenate([v, model.acceleration(q[None], v[None], held_input)[0]])
+        after: Array = rk4(model.acceleration, state, held_input, dt)
+    else:
+        q, v = state[:, : model.nq], state[:, model.nq :]
+        slope = np.concatenate([v, model.acceleration(q, v, held_input)], axis=1)
+        after = state + dt * slope
+    return after.reshape(x.shape)
 
 
 def linearised(

@@ -54,9 +54,15 @@ class DomainGuard(AbstractController):
         instead = self._fallback.solve(x, r, disturbance)
         if instead.status is not SolutionStatus.OPTIMAL:
             return instead
-        detail = f"outside the model's data ({distance:.2f}): the fallback plans"
+        why = f"outside the model's data ({distance:.2f})" if len(u) else plan.detail
+        detail = f"{why}: the fallback plans"
         took = plan.solve_us + instead.solve_us
         return replace(instead, status=SolutionStatus.OUTSIDE, detail=detail, solve_us=took)
+
+    def prepare(self, x: Array, r: Array) -> None:
+        """Prepare both controllers."""
+        self._controller.prepare(x, r)
+        self._fallback.prepare(x, r)
 
     def reset(self) -> None:
         """Reset both controllers."""

@@ -126,6 +126,10 @@ class Excited(AbstractController):
         inputs[0, 0] += signal
         return replace(solution, inputs=inputs)
 
+    def prepare(self, x: Array, r: Array) -> None:
+        """Prepare the controller."""
+        self._controller.prepare(x, r)
+
     def reset(self) -> None:
         """Reset the controller; the signal goes on."""
         self._controller.reset()

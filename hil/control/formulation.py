@@ -3,6 +3,8 @@
     min Σ_{k<N} (x_k − r)ᵀQ(x_k − r) + u_kᵀR u_k + e(x_N)
     s.t. the model over N periods,  x_0 as estimated,  lo ≤ u_k ≤ hi,  lo ≤ x_k ≤ hi (k ≥ 1)
 
+A state limit may be soft: exceeding it by s costs ρs², and no state is without a plan.
+
 The end is pinned, x_N = r (the FNODE paper's X_N = 0, arXiv 2509.00183), or costs
 (x_N − r)ᵀP(x_N − r) with P of the linear-quadratic regulator at the origin. The model enters
 linearised in one of three grades: at the origin once, at the present state every period, or
@@ -41,6 +43,13 @@ class MpcSettings(Settings, frozen=True, kw_only=True):
         tuple[Interval, ...],
         Meta(description="[lowest, highest] of every state, its unit; inf: none; empty: none"),
     ] = ()
+    state_penalties: Annotated[
+        tuple[Annotated[float, Meta(gt=0, description="may be inf")], ...],
+        Meta(
+            description="ρ of every state, 1 over the unit squared: exceeding its limit by s "
+            "costs ρs²; inf: it must not be; empty: none may be"
+        ),
+    ] = ()
     horizon: Annotated[int, Meta(ge=1, le=1000, description="periods in a plan, 1")] = 50
     dt: Annotated[float, Meta(gt=0, le=10, description="length of a period, s")] = 0.05
     state_weights: Annotated[
@@ -64,9 +73,23 @@ class MpcSettings(Settings, frozen=True, kw_only=True):
     iterations: Annotated[
         int, Meta(ge=1, le=100, description="linearisations along the horizon per solve, 1")
     ] = 1
+    tolerance: Annotated[
+        float,
+        Meta(ge=0, description="sum over a plan of what the model departs from it, at which "
+             "these end early, units of the states"),
+    ] = 0.0  # fmt: skip
     cold_iterations: Annotated[
-        int, Meta(ge=1, le=1000, description="the same where there is no last plan, 1")
+        int, Meta(ge=1, le=1000, description="the same where there is no last plan, per guess, 1")
     ] = 20
+    waves: Annotated[
+        int,
+        Meta(ge=0, le=20, description="guesses from cold besides standing still and going "
+             "straight: sines of the input with up to this many halves, to and fro, 1"),
+    ] = 0  # fmt: skip
+    angles: Annotated[
+        tuple[Annotated[int, Meta(ge=0)], ...],
+        Meta(description="states, from 0, of which 2π more is the same"),
+    ] = ()
 
 
 class Formulation:
@@ -80,14 +103,24 @@ class Formulation:
         states = _intervals("state_limits", settings.state_limits or ((-np.inf, np.inf),) * nx, nx)
         q = np.diag(_weights("state_weights", settings.state_weights, nx))
         r = np.diag(_weights("input_weights", settings.input_weights, nu))
+        if any(angle >= nx for angle in settings.angles):
+            raise ConfigError(
+                f"controller.angles: {list(settings.angles)}: states are 0 to {nx - 1}"
+            )
         self.origin = Stages(*self._at(np.zeros(nx), np.zeros(nu)))
         if settings.linearise == "horizon":  # compiles here, not in the first period of a loop
-            step_slopes(dynamics, np.zeros(nx), np.zeros(nu), settings.dt, self.order)
+            self.along(np.zeros((settings.horizon, nx)), np.zeros((settings.horizon, nu)))
         end = _regulator(self.origin.a[0], self.origin.b[0], q, r)
         self.cost = Cost(q, r, end, settings.terminal == "pinned")
+        penalties = settings.state_penalties or (np.inf,) * nx
+        if len(penalties) != nx:
+            raise ConfigError(
+                f"controller.state_penalties: the model has {nx}, found {len(penalties)}"
+            )
         self._bounds = Bounds(
-            inputs[0], inputs[1], states[0], states[1], _scale(inputs), _scale(states)
-        )
+            inputs[0], inputs[1], states[0], states[1], _scale(inputs), _scale(states),
+            1.0 / np.array(penalties, dtype=float),
+        )  # fmt: skip
 
     def bounds(self, disturbance: Array | None = None) -> Bounds:
         """Return the limits; those of the inputs shifted to what the plant feels, u + d."""
@@ -104,14 +137,10 @@ class Formulation:
 
     def along(self, states: Array, inputs: Array) -> Stages:
         """Return the model linearised along a plan: states (≥ N, nx), inputs (N, nu)."""
-        count, nu = inputs.shape
-        nx = states.shape[1]
-        found = Stages(np.empty((count, nx, nx)), np.empty((count, nx, nu)), np.empty((count, nx)))
-        for k in range(count):
-            found.a[k], found.b[k], found.c[k] = step_slopes(
-                self.dynamics, states[k], inputs[k], self.settings.dt, self.order
-            )
-        return found
+        count = len(inputs)
+        return Stages(
+            *step_slopes(self.dynamics, states[:count], inputs, self.settings.dt, self.order)
+        )
 
     def _at(self, x: Array, u: Array) -> tuple[Array, Array, Array]:
         return linearised(self.dynamics, x, u, self.settings.dt, self.order)

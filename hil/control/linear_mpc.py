@@ -1,7 +1,8 @@
 """Model predictive control by an exact solver that is done when no bound is active.
 
-The plan without bounds comes from one Riccati recursion (`riccati`). If it keeps all bounds
-it is the solution of the bounded problem as well, and the Solution says "no bound active".
+The plan without bounds comes from one Riccati recursion (`riccati`; `steady` where all periods
+are alike and the end is pinned). If it keeps all bounds it is the solution of the bounded
+problem as well, and the Solution says "no bound active".
 If not, the dual active set (`active_set`) takes over, exactly. Either way the plan is
 checked against the optimality conditions of the problem as it was given before it is handed
 out; one that does not pass is FAILED, and no plan is handed out.
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hil.compiled import compiled
 from hil.control.active_set import (
     INFEASIBLE,
     SOLVED,
@@ -24,10 +26,11 @@ from hil.control.active_set import (
     worst,
 )
 from hil.control.base import AbstractController, Solution, SolutionStatus
-from hil.control.compiled import compiled
+from hil.control.discretise import contiguous, period
 from hil.control.formulation import Formulation, MpcSettings
 from hil.control.planner import Outcome, Planner
 from hil.control.riccati import Cost, Factors, Stages, factor, feedforward, unbounded
+from hil.control.steady import Found, SteadyPlans
 from hil.models.base import AbstractDynamics
 from hil.types import Array
 
@@ -55,9 +58,10 @@ def solve_with(
     push = feedforward(factors, stages, cost, target)
     free = unbounded(factors, stages, cost, push, start, target)
     last = horizon - 1 if cost.pinned else horizon
-    violation, _, _, _ = worst(free.inputs, free.states, bounds, last)
+    no_state_force = np.zeros((horizon + 1, nx))
+    violation, _, _, _ = worst(free.inputs, free.states, bounds, no_state_force, last)
     if violation <= TOLERANCE:
-        no_input_force, no_state_force = np.zeros((horizon, nu)), np.zeros((horizon + 1, nx))
+        no_input_force = np.zeros((horizon, nu))
         found = Bounded(free, SOLVED, 0, 0, no_input_force, no_state_force)
     else:
         limit = STEPS * horizon * nu
@@ -78,7 +82,7 @@ def solve_anew(
 class LinearMpc(AbstractController):
     """Solves the problem of `hil.control.formulation` within tens of microseconds.
 
-    The constructor compiles: about 15 s once on a machine, then milliseconds from the cache
+    The constructor compiles: about 30 s once on a machine, then milliseconds from the cache
     on disk. A plan is never guessed from an earlier one; what is carried on is where to
     linearise.
     Raises ConfigError for settings that do not fit the model.
@@ -92,7 +96,12 @@ class LinearMpc(AbstractController):
         self._horizon = settings.horizon
         self._origin = formulation.origin
         self._origin_factors = factor(self._origin, self._cost, self._horizon)
-        self._planner = Planner(formulation, self._solve_stages)
+        self._dynamics, self._order = dynamics, formulation.order
+        self._dt = settings.dt
+        self._steady: SteadyPlans | None = None
+        if settings.terminal == "pinned" and settings.linearise != "horizon":
+            self._steady = SteadyPlans(formulation)
+        self._planner = Planner(formulation, self._solve_stages, self._solve_at)
         rest, bounds = np.zeros(dynamics.nx), formulation.bounds()
         solve_with(self._origin_factors, self._origin, self._cost, bounds, rest, rest)
         solve_anew(self._horizon, self._origin, self._cost, bounds, rest, rest)
@@ -106,13 +115,30 @@ class LinearMpc(AbstractController):
         """Forget the last plan: the next solve starts from cold."""
         self._planner.reset()
 
+    def prepare(self, x: Array, r: Array) -> None:
+        """Search for the first plan along the horizon, where that is asked for."""
+        self._planner.prepare(x, r)
+
     def solve(self, x: Array, r: Array, disturbance: Array | None = None) -> Solution:
         """Return a plan from state x (nx,) to r (nx,): u + d is weighed, u is limited."""
         return self._planner.solve(x, r, disturbance)
 
+    def _solve_at(self, start: Array, present: Array, target: Array, bounds: Bounds) -> Outcome:
+        here = contiguous(self._dynamics.linearise(start, present))
+        if self._steady is not None:
+            quick = self._steady.at(here, start, present, target, bounds)
+            if quick is not None and quick.error <= OPTIMAL:
+                return _free(quick)
+        stages = Stages(*period(*here, start, present, self._dt, self._order))
+        return self._solve_stages(stages, start, target, bounds)
+
     def _solve_stages(self, stages: Stages, start: Array, target: Array, bounds: Bounds) -> Outcome:
         given = stages, self._cost, bounds, start, target
         if stages is self._origin:
+            if self._steady is not None:
+                quick = self._steady.at_origin(start, target, bounds)
+                if quick is not None and quick.error <= OPTIMAL:
+                    return _free(quick)
             found = solve_with(self._origin_factors, *given)
         else:
             found = solve_anew(self._horizon, *given)
@@ -128,3 +154,8 @@ class LinearMpc(AbstractController):
             status = SolutionStatus.FAILED
             detail = f"residual {found.error:.1e} after {found.steps} steps: not a solution"
         return Outcome(status, found.inputs, found.states, detail)
+
+
+def _free(found: Found) -> Outcome:
+    detail = f"no bound active, residual {found.error:.1e}"
+    return Outcome(SolutionStatus.OPTIMAL, found.inputs, found.states, detail)

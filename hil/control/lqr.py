@@ -1,4 +1,4 @@
-"""Linear state feedback, optimal for the model linearised at the origin."""
+"""Linear state feedback, optimal for the model linearised at one state at rest."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ class LqrSettings(Settings, frozen=True, kw_only=True):
     input_limits: Annotated[
         tuple[tuple[float, float], ...], Meta(description="[lowest, highest] of every input, unit")
     ]
+    about: Annotated[
+        tuple[float, ...], Meta(description="state at rest it is computed for; empty: the origin")
+    ] = ()
     dt: Annotated[float, Meta(gt=0, le=10, description="length of a period, s")] = 0.05
 
 
 class Lqr(AbstractController):
-    """u = −K (x − r), clipped; K from the discrete Riccati equation, input held over dt.
+    """u = −K (x − about − r), clipped; K from the discrete Riccati equation, input held over dt.
 
     A plan is one period long. Raises ConfigError for settings that do not fit the model or a
     pair that cannot be stabilised.
@@ -49,7 +52,10 @@ class Lqr(AbstractController):
             if len(getattr(settings, key)) != count:
                 found = len(getattr(settings, key))
                 raise ConfigError(f"control.{key}: the model has {count}, found {found}")
-        stage = linearised(dynamics, np.zeros(nx), np.zeros(nu), settings.dt, ORDER["rk4"])
+        if settings.about and len(settings.about) != nx:
+            raise ConfigError(f"control.about: the model has {nx}, found {len(settings.about)}")
+        self._about = np.array(settings.about or (0.0,) * nx)
+        stage = linearised(dynamics, self._about, np.zeros(nu), settings.dt, ORDER["rk4"])
         a, b = stage[0][0], stage[1][0]
         q, r = np.diag(settings.state_weights), np.diag(settings.input_weights)
         try:
@@ -72,7 +78,7 @@ class Lqr(AbstractController):
             nothing = np.zeros((0, len(known)))
             said = "state, reference or disturbance is not finite"
             return Solution(nothing, nothing, SolutionStatus.FAILED, 0.0, said)
-        u = -self.gain @ (x - r) - known
+        u = -self.gain @ (x - self._about - r) - known
         clipped = np.clip(u, self._limits[:, 0], self._limits[:, 1])
         took = (time.perf_counter() - begin) * 1e6
         return Solution(clipped[None], x[None], SolutionStatus.OPTIMAL, took)

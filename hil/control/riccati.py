@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hil.control.compiled import compiled
+from hil.compiled import compiled
 from hil.types import Array
 
 

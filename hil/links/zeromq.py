@@ -22,6 +22,8 @@ from hil.types import AnyArray
 Socket = Literal["command", "status", "telemetry"]
 SOCKETS: tuple[Socket, ...] = ("command", "status", "telemetry")
 LOOPBACK = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|\[::1\]|localhost):\d+")
+IDLE_MS = 20  # longest wait for a command before the owner looks at the device again
+LISTEN_MS = 20  # longest wait for a reply before the client looks whether the mirror is there
 RESEND_S = 1.0  # an unanswered request is sent again this often; the server answers it once
 FRAME_MAX = 128 * 1024 * 1024
 
@@ -138,6 +140,7 @@ class BusServer:
         self._roles = keys.roles() if keys else None
         self._context = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
+        self._topics: set[bytes] = set()  # that somebody subscribed to
         try:
             if keys is not None:
                 self._authenticator = ThreadAuthenticator(self._context)
@@ -146,8 +149,9 @@ class BusServer:
                     credentials_provider=_Roles(self._roles or {})
                 )
             self.command = self._bind(zmq.ROUTER, "command", keys)
+            self.command.rcvtimeo = IDLE_MS
             self.status = self._bind(zmq.ROUTER, "status", keys)
-            self.telemetry = self._bind(zmq.PUB, "telemetry", keys)
+            self._telemetry = self._bind(zmq.XPUB, "telemetry", keys)
         except Exception:
             self.close()
             raise
@@ -168,11 +172,35 @@ class BusServer:
             raise ConfigError(f"mirror.address: {endpoint} cannot be bound: {error}") from None
         return bound
 
-    def role(self, frame: zmq.Frame) -> Role:
-        """Return what the sender of a frame may do; without keys everything."""
-        if self._roles is None:
-            return "admin"
-        return self._roles.get(str(frame.get("User-Id")).encode(), "observe")
+    def watched(self) -> bool:
+        """Return whether anybody listens to the telemetry."""
+        while int(self._telemetry.get(zmq.EVENTS)) & zmq.POLLIN:
+            said = self._telemetry.recv()  # 1 or 0, and the topic
+            (self._topics.add if said[:1] == b"\1" else self._topics.discard)(said[1:])
+        return bool(self._topics)
+
+    def publish(self, frames: list[bytes]) -> None:
+        """Send telemetry."""
+        self._telemetry.send_multipart(frames)
+
+    def receive(self) -> tuple[bytes, list[bytes], Role]:
+        """Return the next command: its sender, its frames, and what the sender may do.
+
+        Without keys everybody may do everything. Raises TimeoutError after IDLE_MS.
+        """
+        try:
+            return self._receive()
+        except zmq.Again:
+            raise TimeoutError from None
+
+    def _receive(self) -> tuple[bytes, list[bytes], Role]:
+        if self._roles is None:  # small messages are faster copied
+            sender, *frames = self.command.recv_multipart()
+            return sender, frames, "admin"
+        peer, *seen = self.command.recv_multipart(copy=False)
+        user = str(seen[0].get("User-Id")).encode() if seen else b""
+        role = self._roles.get(user, "observe")
+        return bytes(peer.buffer), [bytes(frame.buffer) for frame in seen], role
 
     def close(self) -> None:
         """Close all sockets."""
@@ -199,6 +227,7 @@ class BusClient:
         self._socket.linger = 0
         self._socket.identity = f"{name}-{uuid.uuid4().hex[:8]}".encode()
         self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_MAX)
+        self._socket.rcvtimeo = LISTEN_MS
         if keys is not None:
             self._socket.curve_publickey, self._socket.curve_secretkey = keys.secret("client")
             self._socket.curve_serverkey = keys.mirror_public()
@@ -219,30 +248,30 @@ class BusClient:
         now = time.time_ns()
         request = kind(seq=self._seq, t_ns=now, deadline_ns=now + int(timeout * 1e9), **fields)
         frames = pack(request, *arrays)
-        name = kind.__struct_config__.tag
+        name = str(kind.__struct_config__.tag)
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             self._socket.send_multipart(frames, copy=True)
             resend = time.monotonic() + min(left, RESEND_S)
-            while (wait := resend - time.monotonic()) > 0:
-                ready = dict(
-                    zmq.zmq_poll(
-                        [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)],
-                        int(wait * 1e3) + 1,
-                    )
-                )
-                if self._socket in ready:
-                    reply, found = unpack(self._decoder, self._socket.recv_multipart())
-                    if reply.seq == self._seq:
-                        return reply, found
-                elif self._monitor in ready:
-                    self._monitor.recv_multipart()
-                    raise LinkError(
-                        f"mirror at {self.endpoint}: gone during {name!r}; is it still running?"
-                    )
+            while time.monotonic() < resend:
+                try:
+                    got = self._socket.recv_multipart()
+                except zmq.Again:
+                    self._look_for_mirror(name)
+                    continue
+                reply, found = unpack(self._decoder, got)
+                if reply.seq == self._seq:
+                    return reply, found
         raise LinkError(
             f"mirror at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is it running?"
         )
+
+    def _look_for_mirror(self, name: str) -> None:
+        if self._monitor.poll(0):
+            self._monitor.recv_multipart()
+            raise LinkError(
+                f"mirror at {self.endpoint}: gone during {name!r}; is it still running?"
+            )
 
     def close(self) -> None:
         """Close the socket; may be called twice."""

@@ -79,8 +79,10 @@ class CartPole:
         torque = -p.pivot_viscous * omega
         force = u[..., 0] - p.cart_viscous * v[..., 1]
         sine, cosine = np.sin(q[..., 0]), np.cos(q[..., 0])
-        pair = np.broadcast_arrays(*accelerations(p, sine, cosine, omega, torque, force))
-        return np.stack(pair, axis=-1)
+        turn, push = accelerations(p, sine, cosine, omega, torque, force)
+        found = np.empty((*turn.shape, 2), dtype=turn.dtype)  # both have the shape of all
+        found[..., 0], found[..., 1] = turn, push
+        return found
 
     def mass_matrix(self, q: AnyArray) -> AnyArray:
         """Return (…, 2, 2): ∂²L/∂q̇², in kg·m², kg·m and kg."""

@@ -13,22 +13,14 @@ With v₂ = v + h/2 a₁, v₃ = v + h/2 a₂, v₄ = v + h a₃ the classical R
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-from numba import njit
-
+from hil.compiled import threaded
 from hil.mechanics.lanes import above, at_least, load, root, store
 from hil.types import AnyArray
 
-F = TypeVar("F", bound=Callable[..., Any])
 TINY = 1e-30  # m²/s², added to |v|²: at rest the slope of |v| v is 0, not 0/0
 CLAMP_SQUARED = 0.2**2
-
-
-def kernel(function: F) -> F:
-    """Return `function` compiled at its first call, kept on disk, free of the interpreter."""
-    return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
 class Graph(NamedTuple):
@@ -89,7 +81,7 @@ class Scratch(NamedTuple):
     by_trial: AnyArray  # (4n, LANES), adjoint of the state inside a step
 
 
-@kernel
+@threaded
 def accelerate(graph: Graph, values: Values, state: AnyArray, room: Scratch, out: AnyArray) -> None:
     """Write the accelerations of a state to `out`, (2n, LANES)."""
     pull, push = room.pull, room.push
@@ -121,7 +113,7 @@ def accelerate(graph: Graph, values: Values, state: AnyArray, room: Scratch, out
         store(out, 2 * i + 1, lightness * (fy - drag * vy) + turn * vx - rod * qy)
 
 
-@kernel
+@threaded
 def pull_back(
     graph: Graph, values: Values, state: AnyArray, by_out: AnyArray, room: Scratch, slopes: Slopes
 ) -> None:
@@ -194,7 +186,7 @@ def pull_back(
         store(room.nudged, 2 * i + 1, load(room.nudged, 2 * i + 1) + wy)
 
 
-@kernel
+@threaded
 def stages(graph: Graph, values: Values, state: AnyArray, room: Scratch) -> None:
     """Compute a₁, a₂, a₃ and the three states after the first that a step looks at."""
     h = values.step
@@ -220,7 +212,7 @@ def stages(graph: Graph, values: Values, state: AnyArray, room: Scratch) -> None
             store(room.trial4, 4 * i + 2 + c, v + h * a3)
 
 
-@kernel
+@threaded
 def nudge(graph: Graph, nudges: AnyArray, room: Scratch) -> None:
     """Put the nudges of one step, (2k, LANES), on their gyroscopes."""
     for k in range(len(graph.inputs)):
@@ -229,7 +221,7 @@ def nudge(graph: Graph, nudges: AnyArray, room: Scratch) -> None:
         store(room.push, 2 * i + 1, load(nudges, 2 * k + 1))
 
 
-@kernel
+@threaded
 def forward(
     graph: Graph, values: Values, nudges: AnyArray, states: AnyArray, room: Scratch
 ) -> None:
@@ -252,7 +244,7 @@ def forward(
                 store(after, 4 * i + 2 + c, v + (h / 6.0) * (a1 + a4 + 2.0 * (a2 + a3)))
 
 
-@kernel
+@threaded
 def add_barrier(values: Values, state: AnyArray, adjoint: AnyArray, slopes: Slopes) -> None:
     """Add the slope of barrier · Σ max(0, |q|²/L² − free_reach)² to an adjoint."""
     for i in range(len(values.turn)):
@@ -265,7 +257,7 @@ def add_barrier(values: Values, state: AnyArray, adjoint: AnyArray, slopes: Slop
         store(slopes.squared, i, load(slopes.squared, i) - inverse * excess * reach)
 
 
-@kernel
+@threaded
 def backward(
     graph: Graph, values: Values, nudges: AnyArray, states: AnyArray, adjoint: AnyArray,
     by_nudges: AnyArray, room: Scratch, slopes: Slopes,
@@ -307,7 +299,7 @@ def backward(
             add_barrier(values, state, adjoint, slopes)
 
 
-@kernel
+@threaded
 def collect(
     adjoint: AnyArray, back: AnyArray, ahead: Any, by_q: Any, one: AnyArray, by_v: Any,
     other: AnyArray,

@@ -208,11 +208,32 @@ class GyroNetwork:
         """
         p = parameters.broadcast(self.n, self.spring_count)
         mass = np.abs(p.mass)
-        pulled = np.abs(np.asarray(p.stiffness)) * self._strain
-        around = pulled @ np.abs(self._incidence.toarray()).T if self.spring_count else 0.0
         half = np.abs(p.gamma) / mass / 2.0
-        square = p.gravity / np.abs(p.length) + 2.0 * around / mass
+        square = p.gravity / np.abs(p.length) + 2.0 * self._around(p) / mass
         return float((half + np.sqrt(half**2 + square)).max())
+
+    def lightest(self, parameters: GyroParameters, dt: float) -> Array:
+        """Return the least masses, (…, n), kg, that keep `fastest` · dt at 2.5, all else as it is.
+
+        Raises MechanicsError for a rod too short for dt whatever its mass.
+        """
+        p = parameters.broadcast(self.n, self.spring_count)
+        most = RK4_REACH / dt
+        left = most**2 - p.gravity / np.abs(p.length)
+        if (left <= 0).any():
+            raise MechanicsError(
+                f"length: {np.abs(p.length).min():.3g} m swings too fast for dt = {dt} s; "
+                f"take {p.gravity / most**2:.2g} m or more"
+            )
+        return np.asarray((most * np.abs(p.gamma) + 2.0 * self._around(p)) / left)
+
+    def _around(self, p: GyroParameters) -> Array:
+        """Return the springs at each gyroscope together, (…, n), N/m."""
+        if not self.spring_count:
+            return np.zeros(self.n)
+        pulled = np.abs(np.asarray(p.stiffness)) * self._strain
+        flat = abs(self._incidence) @ pulled.reshape(-1, self.spring_count).T
+        return np.asarray(flat.T.reshape(*pulled.shape[:-1], self.n))
 
     def check_step(self, parameters: GyroParameters, dt: float) -> None:
         """Raise MechanicsError where RK4 with steps of dt s would not be stable.

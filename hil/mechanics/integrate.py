@@ -19,9 +19,10 @@ def rk4(
 
     u: (…, nu), held over all of dt (zero-order hold). Fourth order in dt / steps.
     """
+    n = x.shape[-1] // 2
 
     def slope(state: AnyArray) -> AnyArray:
-        q, v = np.split(state, 2, axis=-1)
+        q, v = state[..., :n], state[..., n:]
         return np.concatenate((v, acceleration(q, v, u)), axis=-1)
 
     h = dt / steps

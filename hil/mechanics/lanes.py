@@ -5,8 +5,8 @@ up on networks, where rows are found through indices. Here the vectors are writt
 `load` makes a `Lanes` of LANES neighbouring numbers, arithmetic works on it in registers,
 `store` puts it back. The processor's own width is LLVM's business.
 
-Sums may be contracted and reordered, NaN and infinity are honoured. What calls these is
-cached on disk by its own file alone: after a change here, touch `gyro_kernel.py`.
+Sums may be contracted and reordered, NaN and infinity are honoured. By naming `hil.compiled`
+this file counts among the sources of what is compiled.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ Nothing is ever unpickled or evaluated, and a size is checked before it is belie
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 import numpy as np
@@ -349,13 +350,20 @@ def unpack(
         message = decoder.decode(frames[0])
     except (msgspec.DecodeError, RecursionError) as error:
         raise LinkError(f"bus message refused: {error}") from None
-    refs = [r for f in message.__struct_fields__ if isinstance(r := getattr(message, f), ArrayRef)]
+    kind: type[BusStruct] = type(message)
+    refs = [getattr(message, name) for name in _array_fields(kind)]
     if len(refs) != len(frames) - 1:
         raise LinkError(
             f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
             f"{len(frames) - 1} sent"
         )
     return message, [_array(ref, frame) for ref, frame in zip(refs, frames[1:], strict=True)]
+
+
+@functools.cache
+def _array_fields(kind: type[BusStruct]) -> tuple[str, ...]:
+    hints = get_type_hints(kind)
+    return tuple(name for name in kind.__struct_fields__ if hints[name] is ArrayRef)
 
 
 def _array(ref: ArrayRef, frame: bytes) -> AnyArray:

@@ -43,6 +43,7 @@ class Fault(IntEnum):
     ACTUATOR = 3
     SENSOR = 4
     TRAVEL = 5  # the cart went beyond the hard limit
+    STUCK = 6  # a reading stayed the same although the force changed
 
 
 class Reason(IntEnum):
@@ -203,6 +204,9 @@ class CartPoleSetup(Message):
     watchdog_us: Annotated[int, U32, "longest life of a token, us"]
     tick_us: Annotated[int, U32, "time between two looks at the sensors, us"]
     stream_every: Annotated[int, U32, "ticks between two Sample messages"]
+    stuck_impulse: Annotated[
+        float, F32, "change of force times time on a still reading, N·s; 0: any"
+    ]
 
 
 @message(0x21)

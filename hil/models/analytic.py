@@ -42,7 +42,20 @@ class CartPoleModel(AbstractDynamics):
 
     def acceleration(self, q: Array, v: Array, u: Array) -> AnyArray:
         """Return (θ̈, ẍ), (…, 2), for q, v (…, 2) and u (…, 1), real or complex."""
+        alone = q.size == 2 and q.shape == v.shape and u.size == 1
+        if alone and q.dtype.kind + v.dtype.kind + u.dtype.kind == "fff":
+            return self._one(q, v, u)
         return self.cart_pole.acceleration(q, v, u)
+
+    def _one(self, q: Array, v: Array, u: Array) -> Array:
+        """Return the acceleration at one point, asked for in every period, in numbers."""
+        p = self.parameters
+        theta = q.item(0)
+        omega, speed = v.ravel().tolist()
+        sine, cosine = _sine_cosine(theta)
+        torque, force = -p.pivot_viscous * omega, u.item(0) - p.cart_viscous * speed
+        pair = accelerations(p, sine, cosine, omega, torque, force)
+        return np.array(pair).reshape(q.shape)
 
     def linearise(self, x: Array, u: Array) -> Linearisation:
         """Return acceleration and slopes at x (…, 4) and u (…, 1), by the chain rule.
@@ -54,8 +67,7 @@ class CartPoleModel(AbstractDynamics):
         if np.ndim(x) == 1:
             # One point is asked for in every period, and numbers are faster than arrays.
             theta, _, omega, speed = x.tolist()
-            turn = theta if math.isfinite(theta) else math.nan  # math.sin raises where NumPy warns
-            sine, cosine = math.sin(turn), math.cos(turn)
+            sine, cosine = _sine_cosine(theta)
             table = np.array(_slopes(self.parameters, sine, cosine, omega, speed, float(u[0])))
         else:
             theta, omega, speed = x[..., 0], x[..., 2], x[..., 3]
@@ -66,6 +78,12 @@ class CartPoleModel(AbstractDynamics):
                 for j, entry in enumerate(row):
                     table[..., i, j] = entry
         return Linearisation(table[..., 0], table[..., 1:5], table[..., 5:])
+
+
+def _sine_cosine(angle: float) -> tuple[float, float]:
+    """Return both of a number; NaN where `math` would raise and NumPy warns."""
+    angle = angle if math.isfinite(angle) else math.nan
+    return math.sin(angle), math.cos(angle)
 
 
 def _slopes(

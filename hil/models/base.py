@@ -48,3 +48,11 @@ class AbstractDynamics(ABC):
     def nx(self) -> int:
         """Number of states."""
         return 2 * self.nq
+
+
+class AbstractLearnedDynamics(AbstractDynamics):
+    """Dynamics found in data: they hold near the data, and say how far away a point is."""
+
+    @abstractmethod
+    def domain(self, x: Array, u: Array) -> float:
+        """Return the distance of x (nx,), u (nu,) from the data; up to 1 it is to be trusted."""

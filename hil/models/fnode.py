@@ -20,10 +20,9 @@ import numpy as np
 
 from hil.config import Settings
 from hil.errors import ConfigError
-from hil.models.base import AbstractDynamics, Linearisation
-from hil.types import Array
-
-FEW_ROWS, NARROW = 8, 32  # where rows one by one are faster than all at once
+from hil.models.base import AbstractLearnedDynamics, Linearisation
+from hil.models.network_slopes import COSINE, PLAIN, SINE, value_and_slopes
+from hil.types import AnyArray, Array
 
 
 class FnodeSettings(Settings, frozen=True, kw_only=True):
@@ -207,18 +206,7 @@ class FnodeWeights:
         return cls(hidden=hidden, domain=domain, **plain)
 
 
-def _rows_times(rows: Array, matrix: Array) -> Array:
-    """Return rows @ matrix; a few long rows one by one, where BLAS is five times as fast."""
-    if len(rows) > FEW_ROWS or matrix.shape[1] < NARROW:
-        product: Array = rows @ matrix
-        return product
-    product = np.empty((len(rows), matrix.shape[1]))
-    for row, out in zip(rows, product, strict=True):
-        np.dot(row, matrix, out=out)
-    return product
-
-
-class FnodeModel(AbstractDynamics):
+class FnodeModel(AbstractLearnedDynamics):
     """A trained network as dynamics: NumPy, float64, equal arguments give equal bits."""
 
     Settings = FnodeSettings
@@ -242,9 +230,16 @@ class FnodeModel(AbstractDynamics):
             + weights.output_scale * weights.offset
             - self._skip @ weights.input_mean
         )
+        self._layers = tuple((np.array(weight), np.array(bias)) for weight, bias in self._hidden)
+        self._source = self._sources()
         domain = weights.domain
         self._near = np.ascontiguousarray(domain.factor / (scale * float(domain.edge)))
         self._centre = self._near @ (weights.input_mean + scale * domain.mean)
+
+    @classmethod
+    def from_arrays(cls, settings: FnodeSettings, arrays: Mapping[str, Array]) -> FnodeModel:
+        """Return a model of stored arrays; raises ConfigError as its weights do."""
+        return cls(settings, FnodeWeights.from_arrays(settings, arrays))
 
     @property
     def nq(self) -> int:
@@ -275,28 +270,12 @@ class FnodeModel(AbstractDynamics):
         """
         if x.ndim == 2:
             return self._linearise_many(x, u)
-        nq, at = self.settings.nq, self._at
-        z, turns = self._inputs(x, u)
-        h, tape = z, []
-        for weight, bias in self._hidden:
-            h = weight @ h
-            h += bias
-            np.tanh(h, out=h)
-            tape.append((weight, h))
-        value = self._last @ h
-        value += self._skip @ z
-        value += self._offset
-        back = self._last
-        for weight, h in reversed(tape):
-            back = _rows_times(back * (1.0 - h * h), weight)
-        back = back + self._skip  # (nq, width), ∂a/∂z
-        by_state = np.zeros((nq, 2 * nq))
-        for (column, index), (s, c) in zip(self._angles, turns, strict=True):
-            by_state[:, index] = c * back[:, column] - s * back[:, column + 1]
-        for column, index in self._plain:
-            by_state[:, index] = back[:, column]
-        by_state[:, nq:] = back[:, at.velocities : at.inputs]
-        return Linearisation(value, by_state, back[:, at.inputs :])
+        x, u = np.array(x, dtype=float), np.array(u, dtype=float)  # one layout: compiled once
+        return Linearisation(
+            *value_and_slopes(
+                x, u, self._source, self._layers, self._last, self._skip, self._offset
+            )
+        )
 
     def domain(self, x: Array, u: Array) -> float:
         """Return the distance of state x (nx,) and input u (nu,) from the training data.
@@ -316,6 +295,17 @@ class FnodeModel(AbstractDynamics):
         away = features(self.settings, q, v, u) @ self._near.T - self._centre
         distance: Array = np.sqrt((away * away).sum(axis=1))
         return np.where(np.isfinite(distance), distance, np.inf)
+
+    def _sources(self) -> AnyArray:
+        """Return for every input of the network its place in (x, u), and how it enters."""
+        at, nq = self._at, self.settings.nq
+        source = np.full((2, at.width), PLAIN, dtype=np.int64)
+        for column, index in self._angles:
+            source[:, column], source[:, column + 1] = (index, SINE), (index, COSINE)
+        for column, index in self._plain:
+            source[0, column] = index
+        source[0, at.velocities :] = np.arange(nq, 2 * nq + self.settings.nu)
+        return source
 
     def _linearise_many(self, x: Array, u: Array) -> Linearisation:
         nq, at = self.settings.nq, self._at

@@ -150,8 +150,7 @@ class GyroClassifier:
 
 def load(path: str | Path) -> GyroClassifier:
     """Return a stored classifier; raises ConfigError where the file is none."""
-    part, settings, arrays, _ = read(path, GyroClassifier)
-    return part.from_arrays(settings, arrays)
+    return read(path, GyroClassifier)[0]
 
 
 def nodes(from_one: tuple[int, ...], count: int, where: str) -> IntArray:

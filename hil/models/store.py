@@ -25,7 +25,7 @@ from safetensors.numpy import save as serialise
 
 from hil.config import Settings, check, resolve
 from hil.errors import ConfigError
-from hil.models.fnode import FnodeModel, FnodeWeights
+from hil.models.base import AbstractLearnedDynamics
 from hil.types import Array
 
 SUFFIX = ".safetensors"
@@ -54,9 +54,9 @@ class Storable(Protocol):
 
 
 class Stored(NamedTuple):
-    """A model and what was written beside it."""
+    """A model of a moving system, and what was written beside it."""
 
-    model: FnodeModel
+    model: AbstractLearnedDynamics
     metadata: dict[str, Any]
 
 
@@ -105,12 +105,11 @@ def save(model: Storable, directory: str | Path, metadata: Mapping[str, Any]) ->
 
 def load(path: str | Path) -> Stored:
     """Read a model of a moving system and its metadata; raises ConfigError as `read` does."""
-    part, settings, arrays, about = read(path, FnodeModel)
-    return Stored(part(settings, FnodeWeights.from_arrays(settings, arrays)), about)
+    return Stored(*read(path, AbstractLearnedDynamics))  # type: ignore[type-abstract]
 
 
-def read(path: str | Path, kind: type[M]) -> tuple[type[M], Any, dict[str, Array], dict[str, Any]]:
-    """Return class, settings, weights and metadata of a stored model of a kind.
+def read(path: str | Path, kind: type[M]) -> tuple[M, dict[str, Any]]:
+    """Return a stored model of a kind, and its metadata.
 
     Raises ConfigError when the file is missing, its bytes are not those its name stands
     for, or it holds something else than a model this version knows.
@@ -141,7 +140,9 @@ def read(path: str | Path, kind: type[M]) -> tuple[type[M], Any, dict[str, Array
     if form != FORMAT:
         raise ConfigError(f"{path}: format {form}, this version reads {FORMAT}; fit it again")
     part = resolve(name, str(path))
-    if not issubclass(part, kind):
+    if not issubclass(part, kind) or not hasattr(part, "from_arrays"):
         raise ConfigError(f"{path}: {name} is not a model of the kind wanted here, {kind.__name__}")
-    wanted: Any = part  # every part has Settings
-    return wanted, check(settings, wanted.Settings, "settings", file=f"{path}: "), arrays, about
+    stored: Any = part
+    checked = check(settings, stored.Settings, "settings", file=f"{path}: ")
+    model: M = stored.from_arrays(checked, arrays)
+    return model, about

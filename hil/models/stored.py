@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from hil.config import Settings
-from hil.models.base import AbstractDynamics, Linearisation
+from hil.models.base import AbstractLearnedDynamics, Linearisation
 from hil.models.store import load
 from hil.types import Array
 
@@ -18,7 +18,7 @@ class StoredModelSettings(Settings, frozen=True, kw_only=True):
     path: Annotated[str, Meta(min_length=1, description="<SHA-256>.safetensors of `hil fit`")]
 
 
-class StoredModel(AbstractDynamics):
+class StoredModel(AbstractLearnedDynamics):
     """A learned model, loaded and verified; raises ConfigError where it cannot be."""
 
     Settings: ClassVar[type[StoredModelSettings]] = StoredModelSettings

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hil.plots.style import BLUE, VERMILION, head, new_figure, save, style
+from hil.plots.style import BLUE, GREEN, GREY, INK, VERMILION, head, new_figure, save, style
 from hil.types import Array
+
+COLORS = (GREY, GREEN, BLUE, VERMILION)
 
 
 def draw_control(
@@ -60,6 +62,35 @@ def draw_latency(hops: Mapping[str, Array], path: Path, *, title: str = "") -> F
         axes.set_xlabel("time (µs)")
         axes.set_ylabel("periods")
         axes.legend(loc="upper right")
+        if title:
+            head(figure, title)
+        return save(figure, path)
+
+
+def draw_budget(hops: Mapping[str, Array], path: Path, *, title: str = "") -> Figure:
+    """Draw how a period is made up of its hops, stacked: p50, p90, p99; save as PNG.
+
+    hops: name → (steps,), µs, in the order in which they happen. The bars of a percentile add
+    up the hops' own percentiles, which is more than that of their sum; the sum's is marked.
+    Raises RunError when the file cannot be written.
+    """
+    shares = (50, 90, 99)
+    with style():
+        figure = new_figure(7.6, 3.4)
+        axes = figure.subplots()
+        left = np.zeros(len(shares))
+        rows = np.arange(len(shares))
+        for (name, values), color in zip(hops.items(), COLORS, strict=False):
+            width = np.percentile(values, shares)
+            axes.barh(rows, width, left=left, color=color, label=f"{name}: {width[0]:.0f} µs")
+            left = left + width
+        whole = np.percentile(np.sum(list(hops.values()), axis=0), shares)
+        axes.plot(whole, rows, linestyle="none", marker="|", markersize=24, color=INK, label="sum")
+        axes.set_yticks(rows, [f"p{share}" for share in shares])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("time (µs)")
+        axes.legend(loc="lower right")
         if title:
             head(figure, title)
         return save(figure, path)

@@ -15,13 +15,13 @@ from hil.rigs.base import (
     AbstractDynamicRig,
     AbstractTokens,
     DynamicRigInfo,
-    DynamicRigSettings,
     DynamicSample,
     Lifecycle,
     RigState,
     microseconds,
 )
 from hil.rigs.device import AbstractDeviceRig, Device, Patience, board_name
+from hil.rigs.settings import DynamicRigSettings
 from hil.types import Array, ClockKind
 
 SILENCE_S = 0.25  # beyond a period; then the device is asked for its newest sample
@@ -76,9 +76,7 @@ class CartPoleRig(AbstractDeviceRig, AbstractDynamicRig):
 
         Raises PortError, LinkError, SchemaError, ConfigError.
         """
-        self._life.require("configure", RigState.UNCONFIGURED, RigState.INACTIVE)
-        self.link.open()
-        return self._set_up()
+        return self.device.connect(self._handshake)
 
     def activate(self) -> None:
         """Let the device power its output."""
@@ -88,10 +86,7 @@ class CartPoleRig(AbstractDeviceRig, AbstractDynamicRig):
 
     def clear(self) -> None:
         """Connect again if need be, have the device leave its fault, set it up anew."""
-        self._life.require("clear", RigState.FAULT, RigState.INACTIVE)
-        if not self.link.is_open:
-            self.link.reopen()
-        self._set_up()
+        self.device.leave_fault(self._handshake)
 
     def read(self) -> DynamicSample:
         """Return the newest sample not returned before; how many were missed stands in it.
@@ -179,15 +174,6 @@ class CartPoleRig(AbstractDeviceRig, AbstractDynamicRig):
             f"{device_us} us; the force is zero; remove the cause, then clear()"
         )
 
-    def _set_up(self) -> DynamicRigInfo:
-        try:
-            info = self._handshake()
-        except Exception:
-            self.link.close()
-            raise
-        self.device.cleared()
-        return info
-
     def _handshake(self) -> DynamicRigInfo:
         settings = self.settings
         watchdog_us = microseconds(settings.watchdog)
@@ -200,6 +186,7 @@ class CartPoleRig(AbstractDeviceRig, AbstractDynamicRig):
                 watchdog_us=watchdog_us,
                 tick_us=microseconds(settings.tick),
                 stream_every=self._every,
+                stuck_impulse=settings.stuck_impulse,
             ),
             wire.State,
         )

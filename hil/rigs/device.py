@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
 from hil.errors import (
@@ -26,11 +26,12 @@ from hil.errors import (
 from hil.links.serial import SerialLink
 from hil.messages import wire
 from hil.messages.layout import Message
-from hil.rigs.base import AbstractRig, Lifecycle, RigState
+from hil.rigs.base import AbstractRig, DynamicRigInfo, Lifecycle, RigInfo, RigState
 from hil.rigs.device_clock import DeviceClock
 from hil.types import ClockKind
 
 M = TypeVar("M", bound=Message)
+Info = TypeVar("Info", RigInfo, DynamicRigInfo)
 RECONNECT_S = 1.0  # between two attempts to find an unplugged device again
 
 
@@ -113,10 +114,32 @@ class Device:
         with contextlib.suppress(LinkError):  # no way to the device: its watchdog stops it
             self.request_mode(wire.Mode.FAULT)
 
-    def cleared(self) -> None:
-        """Forget a stop: the device has been set up anew."""
-        self._stop.clear()
+    def connect(self, set_up: Callable[[], Info]) -> Info:
+        """Open the port and set the device up; the rig is inactive then.
+
+        set_up: says hello and sends what the device is to know. Raises what it raises, and
+        PortError.
+        """
+        self.life.require("configure", RigState.UNCONFIGURED, RigState.INACTIVE)
+        self.link.open()
+        return self._set_up(set_up)
+
+    def leave_fault(self, set_up: Callable[[], Info]) -> Info:
+        """Open the port again if need be and set the device up anew."""
+        self.life.require("clear", RigState.FAULT, RigState.INACTIVE)
+        if not self.link.is_open:
+            self.link.reopen()
+        return self._set_up(set_up)
+
+    def _set_up(self, set_up: Callable[[], Info]) -> Info:
+        try:
+            info = set_up()
+        except Exception:
+            self.link.close()
+            raise
+        self._stop.clear()  # a stop has been answered by what was just done
         self.life.cleared()
+        return info
 
     def poll(self) -> None:
         """Act on a stop, look for a lost device, ask one that is there how it is."""

@@ -86,7 +86,9 @@ class MirrorSession:
         reply, found = self._client.ask(kind, *arrays, timeout=PATIENCE_S + work, **fields)
         if isinstance(reply, bus.Refused):
             error = as_error(reply)
-            if isinstance(error, errors.FaultError | errors.DeadmanError):
+            if isinstance(error, errors.FaultError | errors.DeadmanError) or (
+                isinstance(error, LinkError) and self.life.state is not RigState.UNCONFIGURED
+            ):  # a mirror that lost its device has latched a fault over it
                 self.life.latch(str(error))
             if isinstance(error, LinkError) and kind is not bus.Hello:
                 self._follow(str(error))

@@ -21,13 +21,13 @@ from hil.rigs.base import (
     MeasuredEquilibrium,
     RigInfo,
     RigState,
-    StaticRigSettings,
     Token,
     in_parts,
     join,
     microseconds,
 )
 from hil.rigs.device import AbstractDeviceRig, Device, Patience, board_name
+from hil.rigs.settings import StaticRigSettings
 from hil.types import Array, ClockKind
 
 
@@ -77,16 +77,12 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
 
         Raises PortError, LinkError, SchemaError, ConfigError.
         """
-        self._life.require("configure", RigState.UNCONFIGURED, RigState.INACTIVE)
-        self.link.open()
-        return self._set_up()
+        self._info = self.device.connect(self._handshake)
+        return self._info
 
     def clear(self) -> None:
         """Connect again if need be, have the device leave its fault, read it back."""
-        self._life.require("clear", RigState.FAULT, RigState.INACTIVE)
-        if not self.link.is_open:
-            self.link.reopen()
-        self._set_up()
+        self._info = self.device.leave_fault(self._handshake)
 
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Run load cases on the device, in as many batches as fit under one token each."""
@@ -152,15 +148,6 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
         if status is not wire.RunStatus.DONE:
             self._life.latch(f"batch {self._batch} ended as {status.name}")
             self._life.require("settle", RigState.ACTIVE)
-
-    def _set_up(self) -> RigInfo:
-        try:
-            self._info = self._handshake()
-        except Exception:
-            self.link.close()
-            raise
-        self.device.cleared()
-        return self._info
 
     def _handshake(self) -> RigInfo:
         network, settings = self.network, self.settings

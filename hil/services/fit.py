@@ -16,6 +16,7 @@ from hil.recording.reader import read_as
 from hil.recording.run import CONFIG, RESULTS, Run
 from hil.services.control import ControlRecord
 from hil.training.fit import Fit, FitProgress, Motion
+from hil.training.fit_mechanical import FitMechanical
 
 SHORTEST = 64  # samples between two gaps that are worth a motion
 
@@ -47,7 +48,7 @@ def fit(
     if config.fit is None:
         raise ConfigError("fit: missing; `hil fit` needs a [fit]")
     fitter = build(config.fit, "fit", seed=config.seed)
-    if not isinstance(fitter, Fit):
+    if not isinstance(fitter, (Fit, FitMechanical)):
         raise ConfigError(f"fit.kind: {config.fit['kind']!r} does not fit models")
     motions = [motion for path in recordings for motion in motions_of(path)]
     seconds = sum(len(m.q) * m.period for m in motions)
@@ -88,10 +89,13 @@ def fit(
 def motions_of(path: Path) -> list[Motion]:
     """Return the uninterrupted stretches of a run's recordings, by its own device times.
 
+    A run whose estimator counts with a delay tells the fit of it.
+
     Raises InputError where it is no run of a moving rig.
     """
     run = Run.open(path)
     motions: list[Motion] = []
+    delay = _delay(path)
     for part in run.parts():
         steps = [record for _, record in read_as(part, "step", ControlRecord)]
         if len(steps) < SHORTEST:
@@ -104,8 +108,15 @@ def motions_of(path: Path) -> list[Motion]:
             if len(stretch) >= SHORTEST:
                 q = np.array([steps[i].y for i in stretch])
                 u = np.array([steps[i].u for i in stretch])
-                motions.append(Motion(period_us * 1e-6, q, u))
+                motions.append(Motion(period_us * 1e-6, q, u, delay))
     return motions
+
+
+def _delay(path: Path) -> float | None:
+    """Return the latency a run's estimator counted with, s; None where it counted with none."""
+    config = msgspec.json.decode((path / CONFIG).read_bytes(), type=Config)
+    estimator = config.estimator or {}
+    return float(estimator.get("delay", 0) * config.rig["period"]) or None
 
 
 def summary(outcome: FitOutcome) -> str:

@@ -32,9 +32,9 @@ from hil.services.desk import Desk
 from hil.services.owned import own
 from hil.types import AnyArray
 
-IDLE_MS = 20  # longest wait of the owner thread before it looks at the device again
 RETRY_S = 2.0  # between two attempts to reach a device that was not there
 REMEMBERED = 64  # clients whose last reply is kept for a safe retry
+PERIODIC = (bus.ReadSample, bus.WriteInput)  # many a second: not each is worth a report
 ROLE_NEEDED: dict[type[bus.Request], bus.Role] = {
     bus.Hello: "observe",
     bus.ReadStiffness: "observe",
@@ -101,11 +101,13 @@ class Mirror:
             self._look()
             ready()
             while not until.is_set():
-                if self._server.command.poll(IDLE_MS):
-                    self._serve_one()
-                else:
+                try:
+                    said = self._server.receive()
+                except TimeoutError:
                     self._idle()
                     self._look()
+                else:
+                    self._serve(*said)
         finally:
             self.rig.close()
             self._snapshot = self.report()
@@ -132,6 +134,12 @@ class Mirror:
             self._connect()
         self.rig.poll()
 
+    def _changed(self) -> bool:
+        """Say whether a state is due to be told: it is another one, or time has passed."""
+        told = self._snapshot
+        other = self.rig.state != told.state or (self.rig.fault or self._trouble) != told.fault
+        return other or time.monotonic() >= self._next_state
+
     def _look(self) -> None:
         now = time.monotonic()
         if self._lease.expire(now) and self.rig.state is RigState.ACTIVE:
@@ -147,22 +155,21 @@ class Mirror:
 
     # -- commands -----------------------------------------------------------------------
 
-    def _serve_one(self) -> None:
-        peer, *frames = self._server.command.recv_multipart(copy=False)
-        sender = bytes(peer.buffer)
+    def _serve(self, sender: bytes, frames: list[bytes], role: bus.Role) -> None:
         try:
-            request, arrays = bus.unpack(self._decoder, [bytes(f.buffer) for f in frames])
+            request, arrays = bus.unpack(self._decoder, frames)
         except LinkError:
             self._refused += 1
             return  # without a good header there is no seq to answer to
         seq, remembered = self._replies.get(sender, (0, []))
         if request.seq != seq:
-            remembered = self._answer(request, arrays, self._server.role(frames[0]))
+            remembered = self._answer(request, arrays, role)
             self._replies[sender] = (request.seq, remembered)
             self._replies.move_to_end(sender)
             while len(self._replies) > REMEMBERED:
                 self._replies.popitem(last=False)
-        self._look()  # who asks for the status after this answer sees what it changed
+        if not isinstance(request, PERIODIC) or self._changed():
+            self._look()  # who asks for the status after this answer sees what it changed
         self._server.command.send_multipart([sender, *remembered])
 
     def _answer(self, request: bus.Request, arrays: list[AnyArray], role: bus.Role) -> list[Any]:
@@ -245,9 +252,11 @@ class Mirror:
 
     def _publish(self, topic: str, values: dict[str, Any]) -> None:
         self._published += 1
+        if not self._server.watched():
+            return
         t_ns = self.clock.now_ns()
         values |= {"seq": self._published, "t_ns": t_ns}
-        self._server.telemetry.send_multipart(bus.telemetry(f"{self.name}/{topic}", values, t_ns))
+        self._server.publish(bus.telemetry(f"{self.name}/{topic}", values, t_ns))
 
     def report(self) -> bus.StatusReport:
         """Return how the rig is; called by the owner thread."""

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings
+from hil.tasks.base import AbstractDynamicTask
 from hil.types import Array
 
 
@@ -17,7 +18,7 @@ class BalanceSettings(Settings, frozen=True, kw_only=True):
     position: Annotated[float, Meta(description="of the cart, m")] = 0.0
 
 
-class Balance:
+class Balance(AbstractDynamicTask):
     """θ = 0 and x = position, at rest; x = (θ, x, θ̇, ẋ)."""
 
     Settings: ClassVar[type[BalanceSettings]] = BalanceSettings
@@ -27,7 +28,7 @@ class Balance:
 
     def reference(self, time: float) -> Array:
         """Return the state to be in at `time` s after the start, (nx,)."""
-        return self._goal
+        return self._goal.copy()
 
     def cost(self, states: Array, inputs: Array) -> float:
         """Return Σ (xᵀx + uᵀu) of the deviation, as Wang et al. 2025 sum it.
@@ -39,3 +40,8 @@ class Balance:
     def error_norm(self, state: Array) -> float:
         """Return |x − r| of one state (nx,)."""
         return float(np.linalg.norm(state - self._goal))
+
+    def figures(self, time: Array, states: Array, inputs: Array) -> dict[str, float]:
+        """Return the largest tilt and the largest distance from the place."""
+        away = np.abs(states - self._goal).max(axis=0)
+        return {"max_angle_rad": float(away[0]), "max_distance_m": float(away[1])}

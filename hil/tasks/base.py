@@ -1,10 +1,13 @@
-"""The contract of a task on a static rig: what is applied, and what should come out.
+"""The contracts of tasks: what is to be learned on a static rig, or done on a dynamic one.
 
     data ──loads()──▶ forces ──rig──▶ displacement ──loss()──▶ one number per sample
                                            └───adjoint_loads()──▶ −∂loss/∂displacement
 
-A task knows a geometry and its data, and no device. It draws nothing after it was made, so
-the same settings, geometry and seed are the same task.
+    time ──reference()──▶ r ──loop──▶ states, inputs ──cost(), figures()──▶ how well it was done
+
+A static task knows a geometry and its data, a dynamic one what its states mean, and no task
+a device. It draws nothing after it was made, so the same settings, geometry and seed are the
+same task.
 """
 
 from __future__ import annotations
@@ -97,3 +100,30 @@ class AbstractStaticTask(ABC):
     def n_test(self) -> int:
         """Number of samples that are not."""
         return len(self.test)
+
+
+class AbstractDynamicTask(ABC):
+    """Something to be done with a dynamic rig: `Task(settings)`; every setting has a default."""
+
+    @abstractmethod
+    def reference(self, time: float) -> Array:
+        """Return the state to be in at `time` s after the start, (nx,)."""
+
+    @abstractmethod
+    def cost(self, states: Array, inputs: Array) -> float:
+        """Return what a run cost, ≥ 0 and summed over its steps.
+
+        states: (steps, nx); inputs: (steps, nu); SI.
+        """
+
+    @abstractmethod
+    def error_norm(self, state: Array) -> float:
+        """Return how far one state (nx,) is from where it is to be in the end, ≥ 0."""
+
+    @abstractmethod
+    def figures(self, time: Array, states: Array, inputs: Array) -> dict[str, float]:
+        """Return what else there is to say of a run, by names that carry their unit.
+
+        time: (steps,), device time since the start, s; states: (steps, nx); inputs:
+        (steps, nu); SI. What did not come about is inf.
+        """

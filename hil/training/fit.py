@@ -28,7 +28,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ from scipy.signal import lfilter
 
 from hil.config import Settings
 from hil.errors import ConfigError
+from hil.models.base import AbstractDynamics
 from hil.models.fnode import FnodeModel, FnodeSettings, features, layout
 from hil.training.adam import Adam, AdamState
 from hil.training.differentiation import (
@@ -51,6 +52,8 @@ from hil.training.differentiation import (
 from hil.training.network import Blocks, Network
 from hil.types import Array
 
+M = TypeVar("M", bound=AbstractDynamics)
+
 WORTH = 0.01  # less than this part of the validation loss is not progress
 
 
@@ -61,6 +64,7 @@ class Motion:
     period: float  # s between samples
     q: Array  # (n, nq), measured positions; angles go on past a turn, they do not wrap
     u: Array  # (n, nu), inputs; row i is held from sample i to sample i + 1
+    delay: float | None = None  # s, from a command to its effect; None: that of the fit
 
     def __post_init__(self) -> None:
         """Raise ConfigError for shapes that do not fit or values that are not numbers."""
@@ -98,6 +102,9 @@ class FitSettings(Settings, frozen=True, kw_only=True):
     ] = 5
     batch: Annotated[int, msgspec.Meta(ge=1, description="blocks per step")] = 4
     rate: Annotated[float, msgspec.Meta(gt=0, le=1, description="of Adam; falls to 0")] = 1e-3
+    mirror: Annotated[
+        bool, msgspec.Meta(description="left and right are the same to the plant, and 0 is upright")
+    ] = False
     first_layer: Annotated[
         float, msgspec.Meta(gt=0, le=10, description="spread of its weights at the start, 1")
     ] = 0.1
@@ -114,10 +121,10 @@ class FitProgress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FitResult:
+class FitResult(Generic[M]):
     """A fitted model and what is to be said about it."""
 
-    model: FnodeModel
+    model: M
     epochs: int  # trained
     best_epoch: int
     train_loss: float  # mean square, scaled, before validation blocks joined the solve
@@ -142,7 +149,7 @@ class Fit:
 
     def run(
         self, motions: Sequence[Motion], progress: Callable[[FitProgress], None] | None = None
-    ) -> FitResult:
+    ) -> FitResult[FnodeModel]:
         """Return the model that fits the motions.
 
         progress: called after every epoch. Raises ConfigError when the motions do not
@@ -150,10 +157,12 @@ class Fit:
         """
         begin = time.process_time()
         settings, random = self.settings, np.random.default_rng(self.seed)
-        period = _check(motions, settings.network)
+        period = check_motions(motions, settings.network)
         blocks, residual = cut(motions, settings, period)
-        training, validation = _split(blocks, settings.validation, random)
-        net = Network.start(settings.network, training, settings.first_layer, random)
+        training, validation = split(blocks, settings.validation, random)
+        net = Network.start(
+            settings.network, training, settings.first_layer, random, settings.mirror
+        )
         training, validation = net.scaled(training), net.scaled(validation)
         ridge = net.solve(training, validation)
         best, best_loss, best_epoch = net.copy(), net.loss(validation), 0
@@ -173,7 +182,7 @@ class Fit:
                 some = order[first : first + settings.batch]
                 _, gradient = net.gradient(training, some)
                 rate = settings.rate * (1 - state.steps / steps)
-                change, state = replace(adam, rate=rate).step(gradient[: net.below], state)
+                change, state = replace(adam, rate=rate).step(net.tied(gradient), state)
                 net.flat[: net.below] += change
             found = net.solve(training, validation)
             now = net.loss(validation)
@@ -285,7 +294,8 @@ def cut(
     for number, motion in enumerate(motions):
         # Sums are taken in the order of memory: equal recordings must give equal bits.
         motion = replace(motion, q=np.ascontiguousarray(motion.q))
-        u = applied(motion.u, period, settings.delay, settings.lag)
+        delay = settings.delay if motion.delay is None else motion.delay
+        u = applied(motion.u, period, delay, settings.lag)
         if weak:
             moved, first = smooth_between(motion.q, period, settings.smoother)
             u = u[first : first + len(moved.position)]
@@ -297,7 +307,7 @@ def cut(
             u = (u + np.concatenate([u[:1], u[:-1]])) / 2
             goal = moved.acceleration
             left.append(reconstruction(motion.q, goal, period))
-        skipped = int(np.ceil((settings.delay + 5 * settings.lag) / period))  # commands unknown
+        skipped = int(np.ceil((delay + 5 * settings.lag) / period))  # commands unknown
         begins = np.arange(skipped, len(moved.position) - length + 1, length + gap)
         if not len(begins):
             raise ConfigError(
@@ -329,7 +339,7 @@ def _labels(motion: Motion, settings: FitSettings) -> Derivatives:
     return differences(motion.q, motion.period, int(settings.labels[-1]))
 
 
-def _split(data: Blocks, part: float, random: np.random.Generator) -> tuple[Blocks, Blocks]:
+def split(data: Blocks, part: float, random: np.random.Generator) -> tuple[Blocks, Blocks]:
     """Return training and validation blocks, drawn at random."""
     count = len(data.points)
     if count < 2:
@@ -343,7 +353,7 @@ def _split(data: Blocks, part: float, random: np.random.Generator) -> tuple[Bloc
     )
 
 
-def _check(motions: Sequence[Motion], network: FnodeSettings) -> float:
+def check_motions(motions: Sequence[Motion], network: FnodeSettings) -> float:
     """Return the common period; raises ConfigError."""
     if not motions:
         raise ConfigError("fit: no motions; record some first")

@@ -2,8 +2,9 @@
 
 Adam on all of it at once, with a warm-up, a cosine down to zero and a clipped gradient.
 What must be positive (masses, lengths, springs) is exp θ; freed, 1/m and K are θ itself and
-may pass zero. Every epoch is a function of the seed and its number, so that a run that was
-interrupted goes on as if it had not been.
+may pass zero. No mass becomes lighter than the time step can follow. Every epoch is a
+function of the seed and its number, so that a run that was interrupted goes on as if it had
+not been.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ class GyroTraining:
                 )
             change, adam = Adam(1.0).step(gradient * min(1.0, s.clip / max(length, 1e-30)), adam)
             rate = schedule(adam.steps, s.warm_up, s.epochs * per_epoch)
-            variable = variable + rate * self._rates * change
+            variable = self._held(variable + rate * self._rates * change)
             total_loss += loss * len(some)
             right += correct
         after = GyroTrainingState(
@@ -247,6 +248,17 @@ class GyroTraining:
         reach = float(self.network.reach(model.parameters, final).max())
         right = int((scores.argmax(1) == labels).sum())
         return float(losses.mean()) + runner.barrier_cost(tape), right, flat, reach
+
+    def _held(self, variable: Array) -> Array:
+        """Return the variables with no mass lighter than dt can follow."""
+        p = self._model(variable, 1.0).parameters
+        least, part = self.network.lightest(p, self.settings.network.dt), self._slices["mass"]
+        held = variable.copy()
+        if self.settings.network.free:
+            held[part] = np.clip(variable[part], -1.0 / least, 1.0 / least)
+        else:
+            held[part] = np.maximum(variable[part], np.log(least))
+        return held
 
     def _model(self, variable: Array, scale: float) -> GyroClassifier:
         weights = self._weights(variable, scale)

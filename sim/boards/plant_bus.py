@@ -61,6 +61,10 @@ class AbstractPlant(Protocol):
         """Set actuators and return what they were set to."""
         ...
 
+    def release(self, time_us: int) -> None:
+        """Make every output safe, as an output stage does that nothing drives any more."""
+        ...
+
 
 @runtime_checkable
 class AbstractSampledPlant(AbstractPlant, Protocol):
@@ -91,6 +95,7 @@ class PlantBus:
         self.hung_up = False
         self._bus = bus
         self._plant = plant
+        self._asked_us = 0  # newest device time the firmware named
         # Looked up once: an answer is waited for at every sample.
         self._sample = plant.sample if isinstance(plant, AbstractSampledPlant) else None
         self._look = plant.look if isinstance(plant, AbstractLookedAtPlant) else None
@@ -113,6 +118,11 @@ class PlantBus:
         with contextlib.suppress(OSError):
             self._bus.shutdown(socket.SHUT_RDWR)
 
+    def release(self) -> None:
+        """Let the plant's outputs go, when the firmware that held them is no more."""
+        self._plant.release(self._asked_us)
+        self._note_outputs()
+
     def _note_outputs(self) -> None:
         if self._plant.unloaded:
             self.unloaded.set()
@@ -121,10 +131,13 @@ class PlantBus:
 
     def _answer(self, seq: int, message: object) -> bytes:
         if isinstance(message, PlantSample) and self._sample is not None:
+            self._asked_us = message.time_us
             return self._sensed(seq, message.time_us, self._sample)
         if isinstance(message, PlantLook) and self._look is not None:
+            self._asked_us = message.time_us
             return self._seen(seq, message, self._look)
         if isinstance(message, PlantWrite):
+            self._asked_us = message.time_us
             count, offset = message.count, message.offset
             values = np.array(message.values[:count])
             applied = self._plant.write(message.time_us, message.target, offset, values)
@@ -205,6 +218,7 @@ def main() -> int:
             print(f"simulated board: {error}", file=sys.stderr)
             return error.exit_code
         if not bus.hung_up:
+            bus.release()
             print(f"simulated board: the firmware ended ({firmware.wait()})", file=sys.stderr)
             return 1
     return 0

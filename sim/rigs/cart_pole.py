@@ -18,12 +18,12 @@ from hil.rigs.base import (
     AbstractDynamicRig,
     AbstractTokens,
     DynamicRigInfo,
-    DynamicRigSettings,
     DynamicSample,
     Lifecycle,
     RigState,
     microseconds,
 )
+from hil.rigs.settings import DynamicRigSettings
 from hil.types import Array, ClockKind
 from sim.rigs.cart_pole_plant import CartPolePlant
 
@@ -37,6 +37,25 @@ class SimCartPoleSettings(DynamicRigSettings, frozen=True, kw_only=True):
     port: Annotated[str, Meta(description="not used: there is no link")] = ""
     baud: Annotated[int, Meta(gt=0, description="not used")] = 921600
     serial_number: Annotated[str, Meta(description="not used")] = ""
+
+
+class _Stillness:
+    """What has acted since a reading last changed, as the firmware counts it."""
+
+    def __init__(self) -> None:
+        self.begin(0.0, 0.0)
+
+    def begin(self, reading: float, force: float) -> None:
+        """Note a reading and the force, N, that was on when it changed."""
+        self._reading, self._force, self._impulse = reading, force, 0.0
+
+    def after(self, reading: float, force: float, elapsed_us: int) -> float:
+        """Return how much change of force has acted on the reading, N·us."""
+        if reading != self._reading:
+            self.begin(reading, force)
+        else:
+            self._impulse += abs(force - self._force) * elapsed_us
+        return self._impulse
 
 
 class SimCartPole(AbstractDynamicRig):
@@ -75,7 +94,9 @@ class SimCartPole(AbstractDynamicRig):
         self._every = settings.stream_every
         self._travel = float(np.float32(settings.travel))
         self._travel_hard = float(np.float32(settings.travel_hard))
+        self._stuck = float(np.float32(settings.stuck_impulse)) * 1e6  # N·us
         self._pose = (0.0, 0.0)
+        self._still = [_Stillness(), _Stillness()]
         self._asked = self._applied = 0.0
         self._interlock = False
         self._sample: DynamicSample | None = None  # the newest
@@ -113,6 +134,8 @@ class SimCartPole(AbstractDynamicRig):
             self._life.require("activate", RigState.INACTIVE)
             self._catch_up()
             self._token = 0
+            for still, reading in zip(self._still, self._pose, strict=True):
+                still.begin(reading, self._applied)
             self._life.state = RigState.ACTIVE
 
     def deactivate(self) -> None:
@@ -235,8 +258,19 @@ class SimCartPole(AbstractDynamicRig):
             return
         if abs(self._pose[1]) > self._travel_hard:
             self._fail("device fault TRAVEL")
+        elif self._is_stuck():
+            self._fail("device fault STUCK")
         else:
             self._drive()
+
+    def _is_stuck(self) -> bool:
+        if not self._stuck:
+            return False
+        acted = [
+            still.after(reading, self._applied, self._tick_us)
+            for still, reading in zip(self._still, self._pose, strict=True)
+        ]
+        return max(acted) > self._stuck
 
     def _drive(self) -> None:
         """Set the force to what was asked for, unless it drives the cart out of its travel."""

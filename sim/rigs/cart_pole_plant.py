@@ -17,6 +17,7 @@ from hil.mechanics.cart_pole import CartPole, CartPoleParameters
 from hil.mechanics.cart_pole_motion import CartPoleMotion, CartPoleState
 from hil.messages.wire import Target
 from hil.types import Array
+from sim.faults import Pose, SensorFault, faulty
 from sim.imperfections import TimeNoise
 
 STEP_US = 1000  # longest step of the integration
@@ -47,6 +48,8 @@ class CartPolePlantSettings(Settings, frozen=True, kw_only=True):
     angle_noise: Annotated[float, Meta(ge=0, le=1, description="standard deviation, rad")] = 0.0
     position_noise: Annotated[float, Meta(ge=0, le=1, description="standard deviation, m")] = 0.0
     impulses: tuple[Impulse, ...] = ()
+    push: Annotated[float, Meta(description="on the cart from outside, for ever, N")] = 0.0
+    faults: tuple[SensorFault, ...] = ()
 
 
 class CartPoleRigTable(Settings, frozen=True, kw_only=True):
@@ -62,6 +65,7 @@ class CartPoleEvent:
     time_us: int
     force: float  # N
     state: CartPoleState
+    before_us: int  # when it was looked at or written to before
 
     def line(self) -> dict[str, Any]:
         """Return the event as a line of the plant's own record."""
@@ -72,6 +76,7 @@ class CartPoleEvent:
             "offset": 0,
             "values": [self.force],
             "state": list(self.state),
+            "before_us": self.before_us,
         }
 
 
@@ -85,6 +90,7 @@ class _Moment(NamedTuple):
     coming: tuple[tuple[int, float], ...]  # commands on their way: when they arrive, N
     struck: int  # impulses that have been
     held: bool  # by a hand
+    shown: Pose | None  # at the look before, by failing encoders
 
 
 class CartPolePlant:
@@ -134,13 +140,19 @@ class CartPolePlant:
         self._blows = sorted((round(i.time * 1e6), i.cart, i.tip) for i in settings.impulses)
         self._commanded = 0.0
         # Where it was at the newest write or look asked for, and at every one ahead of it.
-        self._moments = [_Moment(0, CartPoleState(*settings.start), 0.0, 0.0, (), 0, settings.held)]
+        self._moments = [
+            _Moment(0, CartPoleState(*settings.start), 0.0, 0.0, (), 0, settings.held, None)
+        ]
         self._untouched = True
 
     @property
     def unloaded(self) -> bool:
         """Whether the commanded force is zero."""
         return self._commanded == 0
+
+    def release(self, time_us: int) -> None:
+        """Make the force zero: nothing drives the motor any more."""
+        self.write(time_us, Target.FORCE, 0, [0.0])
 
     def write(
         self, time_us: int, target: int, offset: int, values: Sequence[float] | Array
@@ -158,7 +170,8 @@ class CartPolePlant:
         if not math.isfinite(wanted):
             raise FaultError("plant: force: not a finite number")
         force = min(max(wanted, -self._force_max), self._force_max)
-        now = self._at(time_us)
+        before = self._newest(time_us)
+        now = self._advance(before, time_us)
         if self._delay_us:
             now = now._replace(coming=(*now.coming, (time_us + self._delay_us, force)))
         else:
@@ -167,7 +180,7 @@ class CartPolePlant:
             now = now._replace(held=False)
         self._moments = [now]
         self._commanded = force
-        event = CartPoleEvent(time_us, force, now.state)
+        event = CartPoleEvent(time_us, force, now.state, before.time_us)
         self.events.append(event)
         if self._watch is not None:
             self._watch(event)
@@ -176,12 +189,17 @@ class CartPolePlant:
     def look(self, time_us: int, period_us: int, count: int) -> list[tuple[float, float]]:
         """Return angle, rad, and position, m, at `count` times from `time_us` on."""
         moment = self._at(time_us)
-        self._moments = [moment]
-        seen = [self._reading(moment)]
-        for _ in range(count - 1):
-            moment = self._advance(moment, moment.time_us + period_us)
-            self._moments.append(moment)
-            seen.append(self._reading(moment))
+        moments, seen = [], []
+        for i in range(count):
+            if i:
+                moment = self._advance(moment, moment.time_us + period_us)
+            pose = self._reading(moment)
+            if self.settings.faults:
+                pose = faulty(self.settings.faults, moment.time_us, pose, moment.shown)
+                moment = moment._replace(shown=pose)
+            moments.append(moment)
+            seen.append(pose)
+        self._moments = moments
         return seen
 
     def state(self, time_us: int) -> CartPoleState:
@@ -195,18 +213,22 @@ class CartPolePlant:
 
     def _at(self, time_us: int) -> _Moment:
         """Return what is at a time, which may lie before what was looked at."""
+        return self._advance(self._newest(time_us), time_us)
+
+    def _newest(self, time_us: int) -> _Moment:
+        """Return the newest moment that is known at a time."""
         if self._untouched:  # time begins when the device does
             self._untouched = False
             self._moments = [self._moments[0]._replace(time_us=time_us)]
         for moment in reversed(self._moments):
             if moment.time_us <= time_us:
-                return self._advance(moment, time_us)
+                return moment
         raise FaultError(
             f"plant: time runs backwards, from {self._moments[0].time_us} us to {time_us} us"
         )
 
     def _advance(self, moment: _Moment, to_us: int) -> _Moment:
-        time_us, state, force, command, coming, struck, held = moment
+        time_us, state, force, command, coming, struck, held, shown = moment
         blows = self._blows
         while True:
             while coming and coming[0][0] <= time_us:
@@ -215,7 +237,7 @@ class CartPolePlant:
                 state = self._hit(state, *blows[struck][1:])
                 struck, held = struck + 1, False
             if time_us >= to_us:
-                return _Moment(time_us, state, force, command, coming, struck, held)
+                return _Moment(time_us, state, force, command, coming, struck, held, shown)
             until = min(to_us, time_us + STEP_US)
             if coming:
                 until = min(until, coming[0][0])
@@ -226,7 +248,7 @@ class CartPolePlant:
             # momentum, and second order in the step in everything else.
             mean, force = self._follow(force, command, span)
             if not held:
-                state = self.motion.step(state, mean, span * 1e-6)
+                state = self.motion.step(state, mean + self.settings.push, span * 1e-6)
             time_us = until
 
     def _follow(self, force: float, command: float, span_us: int) -> tuple[float, float]:

@@ -19,11 +19,11 @@ from hil.rigs.base import (
     MeasuredEquilibrium,
     RigInfo,
     RigState,
-    StaticRigSettings,
     in_parts,
     join,
     microseconds,
 )
+from hil.rigs.settings import StaticRigSettings
 from hil.types import Array, ClockKind
 from sim.rigs.spring_network_plant import SpringNetworkPlant
 

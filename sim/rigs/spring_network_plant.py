@@ -149,6 +149,10 @@ class SpringNetworkPlant:
         """Return what the actuators are set to: (bonds,), N/m or (dof,), N."""
         return self._applied[target].copy()
 
+    def release(self, time_us: int) -> None:
+        """Make every force zero: nothing drives them any more."""
+        self.write(time_us, Target.FORCE, 0, np.zeros(self.network.dof))
+
     def write(
         self, time_us: int, target: int, offset: int, values: Sequence[float] | Array
     ) -> Array:

@@ -19,6 +19,7 @@ import pytest
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings
 from hil.types import Array
@@ -47,6 +48,24 @@ def untrained_fnode() -> FnodeModel:
     return FnodeModel(settings, weights)
 
 
+def untrained_mechanical() -> MechanicalModel:
+    """Return a network of random coefficients, of an angle and a place that both matter."""
+    settings = FnodeSettings(nq=2, nu=1, angles=(0,), hidden=(8, 6))
+    random, width, count = np.random.default_rng(4), layout(settings).width, term_count(settings)
+    weights = MechanicalWeights(
+        input_mean=random.normal(0.0, 0.2, width),
+        input_scale=random.uniform(0.5, 2.0, width),
+        hidden=(
+            (random.normal(0.0, 0.5, (8, 3)), random.normal(0.0, 0.3, 8)),
+            (random.normal(0.0, 0.3, (6, 8)), random.normal(0.0, 0.3, 6)),
+        ),
+        last=random.normal(0.0, 0.5, (2, count, 6)),
+        constant=random.normal(0.0, 0.5, (2, count)),
+        domain=Domain.around(random.standard_normal((500, width))),
+    )
+    return MechanicalModel(settings, weights)
+
+
 def from_the_store() -> StoredModel:
     """Return the same network, written and read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -56,6 +75,7 @@ def from_the_store() -> StoredModel:
 
 MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
+    "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
 }
 

@@ -15,31 +15,38 @@ import hil.tasks
 from hil.config import Settings, load
 from hil.mechanics.geometry import Geometry, triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
-from hil.tasks.base import AbstractStaticTask
+from hil.tasks.base import AbstractDynamicTask, AbstractStaticTask
 from hil.types import Array, IntArray
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def found() -> list[type[Any]]:
-    """Return every task that can be made, of every module in `hil.tasks`."""
+def found(contract: type[Any]) -> list[type[Any]]:
+    """Return every task of a contract that can be made, of every module in `hil.tasks`."""
     tasks = []
     for entry in pkgutil.iter_modules(hil.tasks.__path__):
         module = importlib.import_module(f"hil.tasks.{entry.name}")
         tasks += [
             item
             for _, item in inspect.getmembers(module, inspect.isclass)
-            if issubclass(item, AbstractStaticTask)
+            if issubclass(item, contract)
             and not inspect.isabstract(item)
             and item.__module__ == module.__name__
         ]
     return tasks
 
 
-@pytest.fixture(params=found(), ids=lambda kind: kind.__name__)
+@pytest.fixture(params=found(AbstractStaticTask), ids=lambda kind: kind.__name__)
 def kind(request: pytest.FixtureRequest) -> type[Any]:
     chosen: type[Any] = request.param
     return chosen
+
+
+@pytest.fixture(params=found(AbstractDynamicTask), ids=lambda kind: kind.__name__)
+def dynamic(request: pytest.FixtureRequest) -> AbstractDynamicTask:
+    """A task on a dynamic rig, by its default settings: those of the cart-pole."""
+    made: AbstractDynamicTask = request.param(request.param.Settings())
+    return made
 
 
 @pytest.fixture
@@ -66,7 +73,8 @@ def displaced(task: AbstractStaticTask, geometry: Geometry, batch: IntArray) -> 
 
 
 def test_there_are_tasks_to_test() -> None:
-    assert "Iris" in {kind.__name__ for kind in found()}
+    assert "Iris" in {kind.__name__ for kind in found(AbstractStaticTask)}
+    assert {"Balance", "SwingUp"} <= {kind.__name__ for kind in found(AbstractDynamicTask)}
 
 
 def test_it_is_a_part(kind: type[Any]) -> None:
@@ -164,3 +172,47 @@ def test_loads_are_inside_the_limit_of_the_shipped_rig(kind: type[Any], geometry
         task = make(kind, geometry, seed)
         everything = np.concatenate([task.train, task.test])
         assert 0 < np.abs(task.loads(everything)).max() <= limit
+
+
+def run(task: AbstractDynamicTask, steps: int = 30) -> tuple[Array, Array, Array]:
+    """Return time (steps,), states (steps, nx) and inputs (steps, 1) that end at the reference."""
+    end = task.reference(0.02 * steps)
+    fade = np.linspace(1.0, 0.0, steps)[:, None]
+    start = np.random.default_rng(2).normal(size=(1, len(end)))
+    return np.linspace(0.0, 0.58, steps), end + fade * start, fade
+
+
+def test_a_reference_is_a_state_and_nobodys_to_change(dynamic: AbstractDynamicTask) -> None:
+    for time in (0.0, 1.0, 1e4):
+        reference = dynamic.reference(time)
+        assert reference.ndim == 1
+        assert np.isfinite(reference).all()
+        reference[:] = 7.0  # a caller may scribble on what it was given
+        assert (dynamic.reference(time) != 7.0).any()
+
+
+def test_cost_and_error_vanish_at_the_reference_only(dynamic: AbstractDynamicTask) -> None:
+    _, states, inputs = run(dynamic)
+    assert dynamic.error_norm(states[-1]) == pytest.approx(0.0, abs=1e-9)
+    assert dynamic.error_norm(states[0]) > 0
+    assert dynamic.cost(states[-1:], 0 * inputs[-1:]) == pytest.approx(0.0, abs=1e-9)
+    assert dynamic.cost(states, inputs) > dynamic.cost(states, 0 * inputs) > 0
+
+
+def test_cost_is_summed_over_the_steps(dynamic: AbstractDynamicTask) -> None:
+    _, states, inputs = run(dynamic)
+    parts = dynamic.cost(states[:11], inputs[:11]) + dynamic.cost(states[11:], inputs[11:])
+    assert dynamic.cost(states, inputs) == pytest.approx(parts)
+
+
+def test_figures_are_named_numbers_and_draw_nothing(dynamic: AbstractDynamicTask) -> None:
+    time, states, inputs = run(dynamic)
+    given = states.copy()
+    figures = dynamic.figures(time, states, inputs)
+    np.testing.assert_array_equal(states, given)
+    assert figures
+    for name, value in figures.items():
+        assert name.isidentifier()
+        assert isinstance(value, float)
+        assert not np.isnan(value)
+    assert dynamic.figures(time, states, inputs) == figures

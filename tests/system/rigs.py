@@ -52,13 +52,13 @@ def client(
 
 
 @contextlib.contextmanager
-def board(tmp_path: Path, *settings: str) -> Iterator[tuple[Path, Path]]:
+def board(tmp_path: Path, *settings: str, config: Path = SPRING) -> Iterator[tuple[Path, Path]]:
     """Run a board by itself; yields its port and the plant's own record."""
     port, record = tmp_path / "port", tmp_path / "plant.jsonl"
     words = [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "sim.boards.host", str(SPRING)),
+            *(sys.executable, "-m", "sim.boards.host", str(config)),
             *("--link", str(port), "--record", str(record), *words),
         ],
         stdout=subprocess.PIPE,

@@ -32,3 +32,28 @@ def test_the_methods_of_the_benchmark_agree_and_the_report_is_json() -> None:
         for figures in case.values():
             assert figures["cpu_s"] > 0
             assert figures["blocks"] == 2
+
+
+def test_ours_equals_clarabel_on_every_sequence_and_the_report_is_json() -> None:
+    """The script itself ends with exit 1 where ours differs from Clarabel."""
+    done = subprocess.run(
+        [sys.executable, "benchmarks/bench_mpc.py", "--steps", "12", "--passes", "1", "--json"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert list(report) == ["paper", "re-linearised", "bounded", "learned"]
+    assert report["paper"]["ours"]["bounded_share"] == 0
+    assert report["bounded"]["ours"]["bounded_share"] >= 0.25
+    assert "published, torch" not in report["paper"]
+    for methods in report.values():
+        assert {"published", "CVXPY Clarabel", "ours"} <= methods.keys()
+        assert methods["ours"]["u0_error_max"] <= 1e-6
+        assert methods["published"]["u0_error_max"] > methods["ours"]["u0_error_max"]
+        for figures in methods.values():
+            assert 0 < figures["us_p50"] <= figures["us_p99"]

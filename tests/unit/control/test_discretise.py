@@ -15,7 +15,7 @@ from tests.unit.control.loops import LinearDynamics
 def test_slopes_of_a_step_are_its_differences(order: int) -> None:
     model, dt, h = CartPoleModel(), 0.05, 1e-6
     x, u = np.array([0.7, 0.2, -1.1, 0.4]), np.array([3.0])
-    a, b, c = step_slopes(model, x, u, dt, order)
+    a, b, c = (part[0] for part in step_slopes(model, x[None], u[None], dt, order))
     np.testing.assert_allclose(a @ x + b @ u + c, advance(model, x, u, dt, order), atol=1e-13)
     for i in range(4):
         e = h * np.eye(4)[i]

@@ -10,6 +10,7 @@ import pytest
 from hil.control.discretise import advance
 from hil.control.estimator import EstimatorSettings, PoseEstimator
 from hil.errors import ConfigError
+from hil.mechanics.integrate import rk4
 from hil.models.analytic import CartPoleModel
 from hil.types import Array
 from tests.unit.control.loops import LinearDynamics, mpc, plant
@@ -140,3 +141,110 @@ def test_a_disturbance_the_poses_cannot_show_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="steady"):
         PoseEstimator(settings, dynamics=model)
+
+
+HANGING = np.array([np.pi, 0.0, 0.0, 0.0])
+MOVING: dict[str, Any] = {"gain": "moving", "acceleration_noise": (2.0, 1.0), "dt": 0.02}
+
+
+def pushed(found: PoseEstimator, force: float, steps: int = 150) -> list[float]:
+    """Return what is found of a constant force on the cart below a hanging pole."""
+    x, said = HANGING.copy(), []
+    found.reset(x[:2])
+    for k in range(steps):
+        u = 3.0 * np.sin(0.3 * k)
+        found.update(x[:2], np.array([3.0 * np.sin(0.3 * (k - 1))]))
+        x = plant(x, u + force, 0.02)
+        said.append(float(found.disturbance[0]))
+    return said
+
+
+def test_below_a_hanging_pole_a_moving_gain_finds_a_force() -> None:
+    said = pushed(estimator(**MOVING), 2.0)
+    assert said[-1] == pytest.approx(2.0, abs=0.2)
+
+
+def test_at_the_origin_a_moving_gain_becomes_the_steady_one() -> None:
+    by_state = np.array([[4.0, 0.0, -0.2, 0.1], [-1.0, 0.0, 0.0, -0.3]])
+    model = LinearDynamics(by_state, np.array([[-2.0], [1.0]]), np.zeros(2))
+    both = [
+        PoseEstimator(EstimatorSettings(**{**SETTINGS, "gain": gain}), dynamics=model)
+        for gain in ("steady", "moving")
+    ]
+    random = np.random.default_rng(1)
+    for _ in range(60):
+        y, u = random.normal(size=2) * 1e-3, random.normal(size=1)
+        one, other = (each.update(y, u) for each in both)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(both[0].disturbance, both[1].disturbance, atol=1e-9)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.5])
+def test_a_blow_is_velocity_and_no_force(phase: float) -> None:
+    """Two samples after 1.5 N·s on the cart, which came right after a sample or half-way."""
+    jump = np.array([0.0, 0.0, -3.0, 1.5])
+    errors, forces = {}, {}
+    for blow in (0.0, 5.0):
+        found = estimator(**{**MOVING, "disturbance_noise": (0.02,), "blow": blow})
+        x, u = np.zeros(4), np.zeros(1)
+        found.reset(x[:2])
+        for _ in range(10):
+            found.update(x[:2], u)
+        x = plant(x, 0.0, 0.02 * phase) + jump
+        x = plant(x, 0.0, 0.02 * (1 - phase))
+        found.update(x[:2], u)
+        x = plant(x, 0.0, 0.02)
+        found.update(x[:2], u)
+        errors[blow] = np.abs(found.present - x).max()
+        forces[blow] = abs(float(found.disturbance[0]))
+    assert errors[5.0] < 0.3  # of 3 rad/s
+    assert errors[5.0] < errors[0.0]
+    assert forces[5.0] < 0.2
+
+
+@pytest.mark.parametrize("gain", ["steady", "moving"])
+def test_missed_periods_are_bridged_by_the_model(gain: str) -> None:
+    """Right model, right start: with every third sample the states are still the plant's."""
+    found, model = estimator(gain=gain, delay=1), CartPoleModel()
+    x, u, before = np.array([0.05, 0.0, 0.0, 0.0]), np.zeros(1), np.zeros(1)
+    found.reset(x[:2])
+    found.update(x[:2], u)
+    for k in range(8):
+        u = np.array([0.4 * (-1) ** k])
+        for _ in range(3):  # the input takes effect a period after it is commanded
+            x = advance(model, x, before, 0.05, 4)
+            before = u
+        found.update(x[:2], u, 3)
+        np.testing.assert_allclose(found.present, x, atol=1e-8)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_missed_poses_are_run_over_by_the_model(delay: int) -> None:
+    """Two poses are lost while the force stays: the next prediction is that of the equations."""
+    found = estimator(delay=delay)
+    x, dt = np.array([0.05, 0.0, 0.0, 0.0]), found._settings.dt
+    for _ in range(200):
+        found.update(x[:2], np.zeros(1))
+        x = np.array([0.05, 0.0, 0.0, 0.0])
+    before, d = found.present, found.disturbance
+    u = np.array([0.7])
+    after = before
+    felt = [np.zeros(1)] * delay + [u] * 3
+    for acted in felt[:3]:
+        after = rk4(CartPoleModel().acceleration, after[None], (acted + d)[None], dt)[0]
+    found.update(after[:2], u, 3)  # no surprise: nothing is corrected
+    np.testing.assert_allclose(found.present, after, rtol=0, atol=1e-12)
+
+
+def test_what_is_prepared_changes_no_answer() -> None:
+    """Also where another input is then told, and after a reset."""
+    random = np.random.default_rng(4)
+    plain, ahead = estimator(delay=1), estimator(delay=1)
+    for k in range(60):
+        y, u = random.normal(0.0, 0.02, 2), random.normal(0.0, 1.0, 1)
+        if k == 30:
+            plain.reset(y)
+            ahead.reset(y)
+        periods = 1 + k % 3
+        np.testing.assert_array_equal(plain.update(y, u, periods), ahead.update(y, u, periods))
+        ahead.prepare(u if k % 2 else u + 1.0)

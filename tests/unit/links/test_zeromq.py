@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+import zmq
 
 from hil.errors import ConfigError, InputError, LinkError
 from hil.links.zeromq import Address, BusClient, BusServer, Keys
@@ -22,19 +24,21 @@ ENQUIRY = msgspec.msgpack.Decoder(bus.Enquiry)
 def answering(
     server: BusServer, answer: Callable[[bus.Request, bus.Role], bus.Reply | None]
 ) -> Iterator[list[bus.Request]]:
-    """Answer the status socket in a thread; yields what was asked."""
+    """Answer commands in a thread; yields what was asked."""
     asked: list[bus.Request] = []
     end = threading.Event()
 
     def run() -> None:
         while not end.is_set():
-            if server.status.poll(20):
-                peer, *frames = server.status.recv_multipart(copy=False)
-                request, _ = bus.unpack(ENQUIRY, [bytes(f.buffer) for f in frames])
-                asked.append(request)
-                reply = answer(request, server.role(frames[0]))
-                if reply is not None:
-                    server.status.send_multipart([bytes(peer.buffer), *bus.pack(reply)])
+            try:
+                sender, frames, role = server.receive()
+            except TimeoutError:
+                continue
+            request, _ = bus.unpack(ENQUIRY, frames)
+            asked.append(request)
+            reply = answer(request, role)
+            if reply is not None:
+                server.command.send_multipart([sender, *bus.pack(reply)])
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -46,12 +50,19 @@ def answering(
         server.close()
 
 
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def done(request: bus.Request, state: str = "inactive") -> bus.Done:
     return bus.Done(seq=request.seq, t_ns=0, device_us=0, state=state, fault="")
 
 
 def ask(address: Address, keys: Keys | None = None, timeout: float = 3.0) -> bus.BusStruct:
-    client = BusClient(address, "status", bus.EnquiryReply, keys)
+    client = BusClient(address, "command", bus.EnquiryReply, keys)
     try:
         return client.ask(bus.Stop, timeout=timeout, reason="test")[0]
     finally:
@@ -77,10 +88,10 @@ def test_an_unanswered_question_is_asked_again_with_the_same_number() -> None:
 
 def test_a_silent_and_a_vanished_mirror_are_named() -> None:
     address = Address("ipc", "rig")
-    with pytest.raises(LinkError, match=r"mirror at ipc://.*/rig/status: no answer to 'stop'"):
+    with pytest.raises(LinkError, match=r"mirror at ipc://.*/rig/command: no answer to 'stop'"):
         ask(address, timeout=0.2)
     server = BusServer(address)
-    client = BusClient(address, "status", bus.EnquiryReply)
+    client = BusClient(address, "command", bus.EnquiryReply)
     with answering(server, lambda r, _: done(r)):
         client.ask(bus.Stop, reason="first")
     with pytest.raises(LinkError, match=r"mirror at ipc://.*: gone during 'stop'"):
@@ -123,6 +134,48 @@ def test_keys_decide_who_connects_and_as_what(tmp_path: Path) -> None:
         for keys in (Keys(stranger), None):
             with pytest.raises(LinkError):
                 ask(address, keys, timeout=0.5)
+
+
+def test_whether_anybody_listens_to_the_telemetry_is_known() -> None:
+    server = BusServer(Address("ipc", "rig"))
+    context = zmq.Context()
+    listeners = []
+    for topic in (b"rig/", b"rig/", b""):  # the same twice: the last to go ends it
+        listener = context.socket(zmq.SUB)
+        listener.linger, listener.rcvtimeo = 0, 3000
+        listener.setsockopt(zmq.SUBSCRIBE, topic)
+        listeners.append(listener)
+    assert not server.watched()
+    try:
+        for listener in listeners:
+            listener.connect(server.address.endpoint("telemetry"))
+        until(server.watched)
+        for listener in listeners:
+            assert server.watched()
+            listener.close()
+        until(lambda: not server.watched())
+    finally:
+        context.destroy(linger=0)
+        server.close()
+
+
+def test_telemetry_arrives_in_three_frames() -> None:
+    server = BusServer(Address("ipc", "rig"))
+    context = zmq.Context()
+    listener = context.socket(zmq.SUB)
+    listener.linger, listener.rcvtimeo = 0, 3000
+    listener.setsockopt(zmq.SUBSCRIBE, b"rig/state")
+    listener.connect(server.address.endpoint("telemetry"))
+    try:
+        until(server.watched)
+        server.publish(bus.telemetry("rig/state", {"a": 1}, 1_500_000_000))
+        topic, values, stamp = listener.recv_multipart()
+        assert (topic, msgspec.msgpack.decode(values), stamp) == (
+            b"rig/state", {"a": 1}, b"1.500000000",
+        )  # fmt: skip
+    finally:
+        context.destroy(linger=0)
+        server.close()
 
 
 def test_a_missing_key_names_the_file(tmp_path: Path) -> None:

@@ -198,6 +198,17 @@ def test_the_bound_on_frequencies_holds_and_long_steps_are_refused() -> None:
     SMALL.check_step(p, 0.02)
 
 
+def test_the_least_masses_are_at_the_limit_and_may_be_taken() -> None:
+    p, dt = uneven(SMALL), 0.05
+    p = replace(p, mass=SMALL.lightest(p, dt))
+    assert SMALL.fastest(p) == pytest.approx(2.5 / dt, rel=1e-12)
+    SMALL.check_step(p, dt)
+    both = replace(p, stiffness=np.stack([p.stiffness, 2 * p.stiffness]))
+    np.testing.assert_allclose(SMALL.lightest(both, dt)[0], SMALL.lightest(p, dt))
+    with pytest.raises(MechanicsError, match="swings too fast for dt = 1"):
+        SMALL.lightest(p, 1.0)
+
+
 def test_what_passes_the_check_does_not_grow() -> None:
     """The check against the integrator itself, on small motions."""
     p = GyroParameters(stiffness=400.0, drag=0.0, gamma=0.0)

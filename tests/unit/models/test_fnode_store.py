@@ -13,6 +13,7 @@ from safetensors.numpy import save as serialise
 
 from hil.errors import ConfigError
 from hil.models import store
+from hil.models.fnode import FnodeModel
 from hil.types import AnyArray
 from tests.unit.models.test_fnode import VARIANTS, make
 
@@ -40,6 +41,7 @@ def test_the_same_bits_come_back(settings: object, tmp_path: Path) -> None:
     model = make(settings)  # type: ignore[arg-type]
     path = store.save(model, tmp_path / "models", METADATA)
     loaded, metadata = store.load(path)
+    assert isinstance(loaded, FnodeModel)
     assert loaded.settings == model.settings
     x, u = np.linspace(-0.5, 0.5, model.nx), np.linspace(-1, 1, model.nu)
     for before, after in zip(model.linearise(x, u), loaded.linearise(x, u), strict=True):

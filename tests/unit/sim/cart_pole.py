@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,13 @@ def balancing_gain(dt: float) -> Array:
     return np.asarray(np.linalg.solve(1 + b.T @ p @ b, b.T @ p @ a))
 
 
-def balance(rig: AbstractDynamicRig, seconds: float, dt: float = 0.02) -> list[DynamicSample]:
-    """Balance an active rig from its next sample on; return every sample."""
+def balance(
+    rig: AbstractDynamicRig,
+    seconds: float,
+    dt: float = 0.02,
+    seen: Callable[[DynamicSample], None] = lambda sample: None,
+) -> list[DynamicSample]:
+    """Balance an active rig from its next sample on; return every sample, `seen` as they come."""
     gain = balancing_gain(dt)
     sample = rig.read()
     samples, velocity = [sample], np.zeros(2)
@@ -82,4 +88,5 @@ def balance(rig: AbstractDynamicRig, seconds: float, dt: float = 0.02) -> list[D
         before, sample = sample, rig.read()
         velocity = 0.3 * velocity + 0.7 * (sample.y - before.y) / dt
         samples.append(sample)
+        seen(sample)
     return samples

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +201,55 @@ def test_beyond_its_travel_the_cart_is_not_driven_outward_and_at_the_end_not_at_
     assert all(s.flags == ("interlock",) and s.u == 0.0 for s in beyond)
 
 
+def until_stuck(rig: AbstractDynamicRig) -> int:
+    """Balance until the device notices; return its time of the last good sample, us."""
+    rig.configure()
+    rig.activate()
+    samples: list[DynamicSample] = []
+    with pytest.raises(FaultError, match="device fault STUCK"):
+        balance(rig, 5.0, seen=samples.append)
+    assert rig.fault == "device fault STUCK"
+    return samples[-1].device_us
+
+
+@pytest.mark.parametrize("channel", ["angle", "position"])
+def test_a_stuck_encoder_ends_board_and_double_at_the_same_tick(
+    tmp_path: Path, channel: str
+) -> None:
+    record = tmp_path / "record"
+    fault = {"channel": channel, "kind": "stuck", "begin": 0.25}
+    config = shipped(
+        board__plant__start=TILTED, board__plant__faults=[fault], board__record=str(record)
+    )
+    with board_of(config) as port, rig_of(config, port) as rig:
+        seen_us = until_stuck(rig)
+        (zero,) = [e["time_us"] for e in record_of(record)[-1:]]
+        assert record_of(record)[-1]["values"] == [0.0]
+    with double_of(config) as double:
+        assert until_stuck(double) == seen_us
+        assert double.plant is not None
+        assert (double.plant.events[-1].time_us, double.plant.events[-1].force) == (zero, 0.0)
+    assert seen_us < zero < seen_us + 20_000  # not at a sample: at the tick
+
+
+def test_kill_9_of_the_firmware_lets_the_force_go(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    config = shipped(board__plant__start=TILTED, board__record=str(record))
+    board = board_of(config)
+    with board as port, rig_of(config, port) as rig:
+        rig.configure()
+        rig.activate()
+        written_us = rig.read().device_us
+        rig.write(np.array([2.0]))
+        rig.read()
+        assert board.pid is not None
+        (firmware,) = children(board.pid)
+        os.kill(firmware, signal.SIGKILL)
+        assert board.wait() == 1
+        *_, last, zero = record_of(record)
+        assert (last["time_us"], last["values"], zero["values"]) == (written_us, [2.0], [0.0])
+
+
 def test_inputs_outside_the_limits_never_reach_the_wire() -> None:
     config = shipped(board__plant__start=HANGING)
     with board_of(config) as port, rig_of(config, port) as rig:
@@ -221,7 +272,7 @@ def test_another_host_finds_the_device_safe_and_goes_on() -> None:
     with board_of(config) as port:
         with HostSide(port) as host:
             host.ask(wire.InfoRequest(wire.SCHEMA_CRC))
-            host.ask(wire.CartPoleSetup(20.0, 1.0, 1.1, 200_000, 1_000, 20))
+            host.ask(wire.CartPoleSetup(20.0, 1.0, 1.1, 200_000, 1_000, 20, 0.0))
             host.ask(wire.ModeRequest(wire.Mode.ACTIVE))
             driven = host.ask(wire.Drive(100_000, 1, 3.0))
             assert (driven.device_us, driven.force) == (0, 3.0)

@@ -154,6 +154,46 @@ def test_an_impulse_changes_momentum_by_its_size() -> None:
     np.testing.assert_allclose(change, [-0.4 * 0.5 * math.cos(before.theta), -0.4], atol=1e-4)
 
 
+def test_a_push_from_outside_is_a_force_like_any_other() -> None:
+    free: dict[str, Any] = {"start": (0.3, 0.1, 0.0, 0.0), "held": False}
+    pushed, driven, both = plant(push=2.0, **free), plant(**free), plant(push=-2.0, **free)
+    push(driven, 0, 2.0)
+    push(both, 0, 4.0)
+    pushed.look(0, 1_000, 1)  # time begins
+    assert pushed.state(500_000) == driven.state(500_000) == both.state(500_000)
+    assert pushed.unloaded  # it is nobody's command
+
+
+def test_a_stuck_encoder_says_its_last_reading_and_the_other_is_right() -> None:
+    free: dict[str, Any] = {"start": (0.3, 0.0, 0.0, 0.0), "held": False, "angle_noise": 1e-4}
+    fault = {"channel": "angle", "kind": "stuck", "begin": 0.02, "end": 0.03}
+    seen = plant(faults=(fault,), **free).look(0, 1_000, 50)
+    good = plant(**free).look(0, 1_000, 50)
+    assert [x for _, x in seen] == [x for _, x in good]
+    angles, right = [a for a, _ in seen], [a for a, _ in good]
+    assert angles == right[:20] + [right[19]] * 10 + right[30:]
+
+
+def test_what_is_stuck_does_not_depend_on_how_far_was_looked() -> None:
+    fault = {"channel": "position", "kind": "stuck", "begin": 0.033}
+    table: dict[str, Any] = {"start": (0.3, 0.0, 0.0, 0.0), "held": False, "faults": (fault,)}
+    far, near = plant(**table), plant(**table)
+    for period in range(5):
+        start = period * 20_000
+        push(far, start, period - 2.0)
+        push(near, start, period - 2.0)
+        seen = far.look(start + 1_000, 1_000, 40)[:20]  # half of it does not come to pass
+        assert seen == [near.look(start + 1_000 * i, 1_000, 1)[0] for i in range(1, 21)]
+
+
+def test_an_encoder_that_is_off_gives_no_reading() -> None:
+    fault = {"channel": "position", "kind": "off", "begin": 0.001}
+    (first, second) = plant(faults=(fault,)).look(0, 1_000, 2)
+    assert first == (0.0, 0.0)
+    assert second[0] == 0.0
+    assert math.isnan(second[1])
+
+
 def test_its_motor_saturates_and_its_record_says_what_was() -> None:
     seen: list[CartPoleEvent] = []
     settings = CartPolePlantSettings(start=HANGING)

@@ -33,6 +33,10 @@ class RampPlant:
         self.largest = np.abs(values).max()
         return np.asarray(values) / 2
 
+    def release(self, time_us: int) -> None:
+        """Be safe."""
+        self.largest, self.released_us = 0.0, time_us
+
     def sample(self, time_us: int) -> Array:
         """Return a ramp."""
         return np.arange(self.channels, dtype=np.float64) + time_us

@@ -14,6 +14,7 @@ from hil.errors import ConfigError
 from hil.mechanics.cart_pole import CartPole
 from hil.models import store
 from hil.models.analytic import CartPoleModel
+from hil.models.base import AbstractDynamics
 from hil.models.fnode import FnodeModel, FnodeSettings
 from hil.training.fit import Fit, FitProgress, FitResult, FitSettings, Motion, applied, cut, kernels
 from hil.training.network import Blocks, Network
@@ -30,11 +31,11 @@ def motions() -> list[Motion]:
 
 
 @pytest.fixture(scope="module")
-def fitted(motions: list[Motion]) -> FitResult:
+def fitted(motions: list[Motion]) -> FitResult[FnodeModel]:
     return Fit(SETTINGS, seed=0).run(motions)
 
 
-def slopes(model: FnodeModel | CartPoleModel) -> Array:
+def slopes(model: AbstractDynamics) -> Array:
     """Return ∂θ̈/∂θ, ∂θ̈/∂u, ∂ẍ/∂θ, ∂ẍ/∂u at the upright."""
     at = model.linearise(np.zeros(4), np.zeros(1))
     return np.stack([at.by_state[:, 0], at.by_input[:, 0]], axis=1).ravel()
@@ -47,11 +48,11 @@ def test_the_truth_is_that_of_the_paper_by_hand() -> None:
     np.testing.assert_allclose(TRUTH, [2 * 9.81 / 0.5, -1 / 0.5, -9.81, 1], rtol=1e-12)
 
 
-def test_slopes_from_quantised_poses_are_within_two_per_cent(fitted: FitResult) -> None:
+def test_slopes_from_quantised_poses_are_within_two_per_cent(fitted: FitResult[FnodeModel]) -> None:
     np.testing.assert_allclose(slopes(fitted.model), TRUTH, rtol=0.02)
 
 
-def test_it_predicts_motion_it_has_not_seen(fitted: FitResult) -> None:
+def test_it_predicts_motion_it_has_not_seen(fitted: FitResult[FnodeModel]) -> None:
     """On another recording, at true states: the equations are the judge, not the poses."""
     random = np.random.default_rng(7)
     q, v = random.normal(0, (0.1, 0.3), (500, 2)), random.normal(0, (0.6, 0.6), (500, 2))
@@ -61,7 +62,7 @@ def test_it_predicts_motion_it_has_not_seen(fitted: FitResult) -> None:
     assert (np.sqrt((error**2).mean(axis=0)) < 0.02 * truth.std(axis=0)).all()
 
 
-def test_the_domain_knows_the_data(fitted: FitResult, motions: list[Motion]) -> None:
+def test_the_domain_knows_the_data(fitted: FitResult[FnodeModel], motions: list[Motion]) -> None:
     model = fitted.model
     assert model.domain(np.zeros(4), np.zeros(1)) < 0.3
     assert model.domain(np.array([np.pi, 0, 0, 0]), np.zeros(1)) > 2
@@ -69,7 +70,9 @@ def test_the_domain_knows_the_data(fitted: FitResult, motions: list[Motion]) -> 
     assert model.domain(np.array([0, 50.0, 0, 0]), np.zeros(1)) < 0.3  # x does not matter
 
 
-def test_labels_do_worse_than_the_weak_form(motions: list[Motion], fitted: FitResult) -> None:
+def test_labels_do_worse_than_the_weak_form(
+    motions: list[Motion], fitted: FitResult[FnodeModel]
+) -> None:
     """A window of 60 ms biases second derivatives of quantised poses; the kernel does not."""
     settings = msgspec.structs.replace(SETTINGS, target="labels", epochs=1)
     found = Fit(settings, seed=0).run(motions)
@@ -110,7 +113,7 @@ def test_progress_and_early_stopping(motions: list[Motion]) -> None:
 
 
 def test_a_model_goes_to_disk_with_its_story(
-    fitted: FitResult, motions: list[Motion], tmp_path: Path
+    fitted: FitResult[FnodeModel], motions: list[Motion], tmp_path: Path
 ) -> None:
     loaded, about = store.load(store.save(fitted.model, tmp_path, fitted.metadata))
     assert np.array_equal(slopes(loaded), slopes(fitted.model))

@@ -123,6 +123,16 @@ def test_it_is_a_function_of_the_seed_and_goes_on_where_it_was() -> None:
     assert not list(training().run(TASK, whole[-1])), "a finished run has nothing left"
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_masses_stay_where_the_step_can_follow(free: bool) -> None:
+    """However large the rates: the bound on |ω| dt holds after every epoch."""
+    trainer = training(network={"free": free}, physics_rate=0.2, mass=0.12, clip=1e3)
+    for done in trainer.run(TASK):
+        p = trainer.model(done.state).parameters
+        assert trainer.network.fastest(p) * 0.05 <= 2.5 * (1 + 1e-9)
+    assert trainer.network.fastest(p) * 0.05 > 2.0, "the limit has to be met to be tested"
+
+
 def test_frozen_physics_stays_and_the_rest_moves() -> None:
     trainer = training(physics_rate=0.0, epochs=1)
     start = trainer.start(TASK, runner(trainer))
