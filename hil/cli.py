@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from hil import __version__
-from hil.config import Config, environment, load, parse_overrides
-from hil.errors import HilError
+from hil.config import Config, environment, load, parse_overrides, settings_of
+from hil.errors import HilError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -215,8 +215,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a rig in place; starts a mirror itself when none serves the rig.
 
-    A configuration without [rig] trains a model alone. Example: hil train configs/iris.toml
-    --sim --seed 0
+    A configuration without [rig] trains a model alone; with an emulator, a trained model runs
+    on it. Example: hil train configs/iris.toml --sim --seed 0
     """
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
@@ -240,10 +240,17 @@ def train(
 
 def _training(config: Config) -> Any:
     """Return the service that trains what a configuration describes."""
+    from hil.rigs.emulator_base import AbstractEmulatorRig
+
     if not config.rig:
         from hil.services import train_model
 
         return train_model
+    kind, _ = settings_of(config.rig, "rig")
+    if issubclass(kind, AbstractEmulatorRig):
+        from hil.services import train_emulator
+
+        return train_emulator
     from hil.services import train
 
     return train
@@ -324,28 +331,44 @@ def fit(
 @click.argument("run", type=click.Path(path_type=Path))
 @json_option
 def plot(run: Path, as_json: bool) -> None:
-    """Draw the pictures of a run again, from its recording.
+    """Draw the pictures of a training run again, from its recording.
 
     Example: hil plot runs/2026-11-21-140000-iris
     """
-    from hil.services import train as service
+    from hil.recording.run import CONFIG as CONFIG_FILE
+    from hil.recording.run import Run
 
+    service = _training(Run.open(run).read_json(CONFIG_FILE, Config))
+    if not hasattr(service, "redraw"):
+        raise InputError(f"{run}: such a run's pictures are drawn while it runs only")
     paths = [str(path) for path in service.redraw(run)]
     result(as_json, {"run": str(run), "plots": paths}, "\n".join(paths))
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["iris", "emulator"]), default="iris")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @runs_option
 @json_option
-def demo(seed: int, runs: Path, as_json: bool) -> None:
-    """Train a simulated spring network on Iris, in place, through the whole stack.
+def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
+    """Show what hil does, through the whole stack, in under a minute; needs no hardware.
 
-    Firmware (C, compiled for this machine) behind a pseudo-terminal, the mirror, ZeroMQ, the
-    trainer. Takes under a minute. Example: hil demo
+    iris, the default: a simulated spring network learns Iris in place. Firmware (C, compiled for
+    this machine) behind a pseudo-terminal, the mirror, ZeroMQ, the trainer.
+
+    emulator: gyroscopes learn to read pen strokes, and a simulated instrument reads them. SCPI,
+    PyVISA, the mirror, ZeroMQ, a film of a stroke on its way. Example: hil demo emulator
     """
     from hil.services import train as service
 
+    if what == "emulator":
+        from hil.services import emulator_demo
+
+        say("hil demo emulator: gyroscopes read pen strokes on a simulated instrument\n")
+        config = resolved(service.shipped("emulator_demo.toml"), True, False, (), seed=seed)
+        shown = emulator_demo.demo(config, runs, say)
+        result(as_json, shown, emulator_demo.summary(shown))
+        return
     say("hil demo: a simulated spring network learns Iris in place\n")
     config = resolved(service.shipped("iris.toml"), True, False, (), seed=seed)
     outcome = service.train(config, runs, say)

@@ -124,11 +124,21 @@ class GyroAdjoint:
         self._each(run, len(blocks))
         return Tape(p, blocks, states, batch)
 
+    def along(self, tape: Tape, states: AnyArray) -> Tape:
+        """Return a tape that holds measured states (batch, steps + 1, n, 4) in place of its own.
+
+        Raises MechanicsError for a shape that does not fit.
+        """
+        wanted = (tape.batch, tape.states.shape[1], self.network.n, 4)
+        if states.shape != wanted:
+            raise MechanicsError(f"measured states: expected {wanted}, found {states.shape}")
+        return tape._replace(states=self._blocks(states.reshape(*states.shape[:2], -1)))
+
     def backward(self, tape: Tape, adjoint: AnyArray) -> GyroGradient:
         """Return the gradient of a loss whose slope by the last state is `adjoint`.
 
-        adjoint: (batch, n, 4). The states on the tape need not be the model's own: put in
-        what was measured, and the gradient is taken along that.
+        adjoint: (batch, n, 4). The states on the tape need not be the model's own: with what
+        was measured in their place (`along`), the gradient is taken along that.
         """
         p, steps = tape.parameters, tape.nudges.shape[1]
         blocks = self._blocks(np.asarray(adjoint).reshape(tape.batch, -1))

@@ -35,12 +35,14 @@ def draw_learning(
     *,
     test_loss: Array | None = None,
     first_epoch: int = 0,
+    held_out: str = "test",
     title: str = "",
 ) -> Figure:
     """Draw loss and accuracy against epoch, one above the other, and save as PNG.
 
     loss, test_loss: (epochs,), dimensionless. train_accuracy, test_accuracy: (epochs,),
-    0 … 1. first_epoch: number of the first entry; 0 when it was taken before learning.
+    0 … 1; NaN where nobody looked. first_epoch: number of the first entry; 0 when it was
+    taken before learning. held_out: name of what is not learned from.
     Raises RunError when the file cannot be written.
     """
     epochs = first_epoch + np.arange(len(loss))
@@ -53,7 +55,7 @@ def draw_learning(
         ):
             _curve(axes, epochs, train, BLUE, "train")
             if test is not None:
-                _curve(axes, epochs, test, VERMILION, "test")
+                _curve(axes, epochs, test, VERMILION, held_out)
         upper.set_ylabel("loss")
         lower.set_ylabel("accuracy")
         lower.set_xlabel("epoch")
@@ -62,11 +64,10 @@ def draw_learning(
             lower.set_xlim(first_epoch - 1, first_epoch + 1)
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         lower.set_ylim(0.0, 1.03)
-        lower.legend(
-            [f"train, {train_accuracy[-1]:.1%} at the end", f"test, {test_accuracy[-1]:.1%}"],
-            loc="lower right",
-            ncols=2,
-        )
+        names = [f"train, {train_accuracy[-1]:.1%} at the end"]
+        if np.isfinite(test_accuracy[-1]):
+            names.append(f"{held_out}, {test_accuracy[-1]:.1%}")
+        lower.legend(names, loc="lower right", ncols=2)
         lower.margins(x=0.01)
         if title:
             head(figure, title)

@@ -96,3 +96,8 @@ def stiffness_map() -> Colormap:
 def confusion_map() -> Colormap:
     """Return nothing = pale to all = blue."""
     return LinearSegmentedColormap.from_list("share", ["#f1f3f5", "#9cc6e0", BLUE])
+
+
+def strain_map() -> Colormap:
+    """Return below zero = blue, zero = light grey, above = vermilion."""
+    return LinearSegmentedColormap.from_list("strain", [BLUE, "#d9dde1", VERMILION])

@@ -28,6 +28,7 @@ from hil.services.owned import own
 from hil.tasks.iris import Iris
 from hil.tasks.pendigits import Pendigits
 from hil.training.gyro import GyroTraining
+from hil.training.gyro_insitu import GyroInSituTraining
 from hil.training.insitu import InSituTraining
 
 
@@ -78,7 +79,18 @@ def schema() -> dict[str, Any]:
     kinds = (
         Config,
         MirrorSettings,
-        *(k.Settings for k in (SpringNetworkRig, Iris, InSituTraining, Pendigits, GyroTraining)),
+        *(
+            k.Settings
+            for k in (
+                SpringNetworkRig,
+                EmulatorRig,
+                Iris,
+                InSituTraining,
+                Pendigits,
+                GyroTraining,
+                GyroInSituTraining,
+            )
+        ),
     )
     (root, *_), parts = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": parts}

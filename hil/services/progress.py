@@ -16,17 +16,20 @@ LINE_S = 2.0  # between two lines where stderr is no terminal
 
 
 class TrainingProgress:
-    """A bar on a terminal, a line every two seconds elsewhere; a context manager."""
+    """A bar on a terminal, a line every two seconds elsewhere; a context manager.
 
-    def __init__(self, epochs: int, say: Callable[[str], None]) -> None:
+    unit: what is counted, where it is not epochs.
+    """
+
+    def __init__(self, epochs: int, say: Callable[[str], None], unit: str = "epoch") -> None:
         console = Console(stderr=True)
-        self._epochs = epochs
+        self._epochs, self._unit = epochs, unit
         self._say = say
         self._lines = not console.is_terminal
         self._spoken = time.monotonic()
         self._accuracy = ""
         self._bar = Progress(
-            TextColumn("epoch"),
+            TextColumn(unit),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -53,7 +56,7 @@ class TrainingProgress:
         due = now - self._spoken >= LINE_S or epoch == self._epochs
         if self._lines and due:
             self._spoken = now
-            self._say(f"epoch {epoch}/{self._epochs}: {figures}")
+            self._say(f"{self._unit} {epoch}/{self._epochs}: {figures}")
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -12,8 +12,10 @@ import msgspec
 
 from hil.config import Config, build
 from hil.errors import ConfigError, InputError
+from hil.models.gyro_classifier import GyroClassifier
 from hil.models.store import save
 from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
+from hil.services import gyro_pictures
 from hil.services.progress import TrainingProgress
 from hil.tasks.sequences import AbstractSequenceTask
 from hil.training.gyro import GyroTraining, GyroTrainingState
@@ -57,6 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
     preset: str
     model: str
     run: str
+    plots: list[str]
 
 
 def train(config: Config, runs: Path, say: Say) -> Outcome:
@@ -160,9 +163,28 @@ def _learn(
         preset=config.preset,
         model=str(stored),
         run=str(run.path),
+        plots=[str(path) for path in _draw(run, curve, model, task)],
     )
     run.write_json(RESULTS, outcome)
     return outcome
+
+
+def redraw(path: Path) -> list[Path]:
+    """Draw the pictures of a run again, from its last checkpoint; raises InputError."""
+    run = Run.open(path)
+    checkpoint = run.read_json(CHECKPOINT, Checkpoint)
+    task, training = _parts(run.read_json(CONFIG, Config))
+    return _draw(run, checkpoint.curve, training.model(checkpoint.state), task)
+
+
+def _draw(
+    run: Run, curve: list[EpochRecord], model: GyroClassifier, task: AbstractSequenceTask
+) -> list[Path]:
+    epochs = [
+        (one.loss, one.train_accuracy, one.validation_accuracy, one.validation_loss)
+        for one in curve
+    ]
+    return gyro_pictures.draw(run, epochs, model, task)
 
 
 def summary(outcome: Outcome) -> str:
@@ -177,5 +199,6 @@ def summary(outcome: Outcome) -> str:
             f"work       {outcome.cpu_seconds:.1f} s CPU in {outcome.seconds:.1f} s",
             f"model      {outcome.model}",
             f"run        {outcome.run}",
+            *(f"           {path}" for path in outcome.plots),
         ]
     )

@@ -123,7 +123,7 @@ class GyroTraining:
         leave what dt can follow, and RunError where numbers stop being finite.
         """
         s = self.settings
-        self._check(task)
+        self.check(task)
         runner = GyroAdjoint(
             self.network, s.network.dt, inputs=self.inputs, threads=s.threads,
             barrier=s.barrier, free_reach=s.free_reach,
@@ -179,37 +179,35 @@ class GyroTraining:
         zeros = [0.0] * len(flat)
         return GyroTrainingState(0, flat.tolist(), zeros, zeros, 0, scale)
 
+    def start_from(self, model: GyroClassifier) -> GyroTrainingState:
+        """Return the state before the first step of training a classifier further."""
+        w, free = model.weights, self.settings.network.free
+        values = w.arrays() | {
+            "mass": 1.0 / w.mass if free else np.log(w.mass),
+            "length": np.log(w.length),
+            "stiffness": w.stiffness if free else np.log(np.maximum(w.stiffness, 1e-12)),
+        }
+        flat = np.concatenate([values[name].ravel() for name in self._shapes])
+        zeros = [0.0] * len(flat)
+        return GyroTrainingState(0, flat.tolist(), zeros, zeros, 0, float(w.scale))
+
     def _epoch(
         self, task: AbstractSequenceTask, runner: GyroAdjoint, state: GyroTrainingState, epoch: int
     ) -> EpochOfGyros:
         s, random = self.settings, np.random.default_rng([self.seed, STREAM_EPOCH, epoch])
         order = random.permutation(task.train)
-        variable = _array(state)
-        adam = AdamState(np.array(state.adam_first), np.array(state.adam_second), state.steps)
         per_epoch = -(-len(order) // s.batch)
         total_loss = right = reach = 0.0
-        self.network.check_step(self._model(variable, state.scale).parameters, s.network.dt)
+        self.network.check_step(self.model(state).parameters, s.network.dt)
         for first in range(0, len(order), s.batch):
             some = order[first : first + s.batch]
             loss, correct, gradient, reach = self.gradient(
-                self._model(variable, state.scale), runner, task.signals(some, random),
-                task.labels(some),
-            )  # fmt: skip
-            length = float(np.sqrt(gradient @ gradient))
-            if not math.isfinite(length):
-                raise RunError(
-                    f"training: the gradient is not finite in epoch {epoch + 1}; "
-                    "take smaller rates or a smaller force"
-                )
-            change, adam = Adam(1.0).step(gradient * min(1.0, s.clip / max(length, 1e-30)), adam)
-            rate = schedule(adam.steps, s.warm_up, s.epochs * per_epoch)
-            variable = self._held(variable + rate * self._rates * change)
+                self.model(state), runner, task.signals(some, random), task.labels(some)
+            )
+            state = self.step(state, gradient, s.epochs * per_epoch)
             total_loss += loss * len(some)
             right += correct
-        after = GyroTrainingState(
-            epoch + 1, variable.tolist(), adam.first.tolist(), adam.second.tolist(), adam.steps,
-            state.scale,
-        )  # fmt: skip
+        after = msgspec.structs.replace(state, epoch=epoch + 1)
         due = (epoch + 1) % s.evaluate_every == 0 or epoch + 1 == s.epochs
         validation = None
         if due and len(task.validation):
@@ -217,13 +215,47 @@ class GyroTraining:
         count = len(order)
         return EpochOfGyros(epoch + 1, total_loss / count, right / count, validation, reach, after)
 
+    def step(self, state: GyroTrainingState, gradient: Array, total: int) -> GyroTrainingState:
+        """Return the state one step of the optimiser further, of `total` in the whole run.
+
+        Raises RunError where the gradient is not finite.
+        """
+        s, length = self.settings, float(np.sqrt(gradient @ gradient))
+        if not math.isfinite(length):
+            raise RunError(
+                f"training: the gradient is not finite in epoch {state.epoch + 1}; "
+                "take smaller rates or a smaller force"
+            )
+        adam = AdamState(np.array(state.adam_first), np.array(state.adam_second), state.steps)
+        change, adam = Adam(1.0).step(gradient * min(1.0, s.clip / max(length, 1e-30)), adam)
+        rate = schedule(adam.steps, s.warm_up, total)
+        variable = self._held(_array(state) + rate * self._rates * change)
+        return GyroTrainingState(
+            state.epoch, variable.tolist(), adam.first.tolist(), adam.second.tolist(), adam.steps,
+            state.scale,
+        )  # fmt: skip
+
     def gradient(
-        self, model: GyroClassifier, runner: GyroAdjoint, signals: Array, labels: IntArray
+        self,
+        model: GyroClassifier,
+        runner: GyroAdjoint,
+        signals: Array,
+        labels: IntArray,
+        measured: Array | None = None,
     ) -> tuple[float, int, Array, float]:
-        """Return mean loss, right answers, slope by the variables (n,) and largest |q|/L."""
+        """Return mean loss, right answers, slope by the variables (n,) and largest |q|/L.
+
+        measured: what an instrument did under the same signals, in the place of the model's
+        own motion, SI: the last states of the outputs (batch, outputs, 4), or every state
+        (batch, steps + 1, n, 4). The loss is then the instrument's, the way back the model's.
+        """
         w, batch = model.weights, len(signals)
         tape = runner.forward(model.parameters, model.nudges(signals))
+        if measured is not None and measured.ndim == 4:
+            tape = runner.along(tape, measured)
         final = tape.at(-1)
+        if measured is not None and measured.ndim == 3:
+            final[:, model.outputs] = measured
         features = model.features(final)
         scores = model.scores(features)
         losses, by_scores = cross_entropy(scores, labels)
@@ -293,7 +325,8 @@ class GyroTraining:
             rates[part] = s.physics_rate if physics else s.encoder_rate if encoder else s.rate
         return rates
 
-    def _check(self, task: AbstractSequenceTask) -> None:
+    def check(self, task: AbstractSequenceTask) -> None:
+        """Raise ConfigError where the task has other channels or classes than the network."""
         s = self.settings.network
         if task.channels != s.channels or len(task.classes) != s.classes:
             raise ConfigError(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hil.cli import cli
-from hil.config import Config
+from hil.config import Config, load
 from hil.services import owner
 from tests.system.rigs import IRIS, ROOT, SPRING, hil, mirror, spring_config, until
 
@@ -126,6 +126,39 @@ def test_the_wheel_alone_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     outcome = json.loads(ended.stdout)
     assert outcome["test_accuracy"] > 0.8
     assert (tmp_path / outcome["run"] / "plots" / "network.png").exists()
+
+
+def test_the_wheel_alone_shows_a_stroke_on_an_emulator(wheel: Path, tmp_path: Path) -> None:
+    """In an empty folder, without data and without a compiler of C."""
+    environ = os.environ | {"PYTHONPATH": str(wheel), "CC": "false"}
+    environ.pop("HIL_DATA", None)
+    ended = hil("demo", "emulator", "--json", cwd=tmp_path, env=environ)
+    assert ended.returncode == 0, ended.stderr
+    assert "epoch 16/16" in ended.stderr
+    outcome = json.loads(ended.stdout)
+    assert outcome["written"] == list("0123456789")
+    assert outcome["model_accuracy"] > 0.95
+    assert outcome["instrument_accuracy"] > 0.9
+    right = sum(a == b for a, b in zip(outcome["written"], outcome["instrument_read"], strict=True))
+    assert right >= 8
+    assert 0.0 < outcome["difference"] < 0.5, "the instrument has imperfections, and is one"
+    assert outcome["took_s"] == pytest.approx(outcome["predicted_s"], rel=1e-3)
+    names = [Path(plot).name for plot in outcome["plots"]]
+    assert names == ["rollout.png", "signals.png", "stroke.gif", "maps.png"]
+    assert all((tmp_path / plot).stat().st_size > 10_000 for plot in outcome["plots"])
+    assert not owner.served_rigs(), "the mirror ended with the demonstration"
+    again = hil("plot", outcome["run"], cwd=tmp_path, env=environ)
+    assert again.returncode == 2
+    assert "pictures are drawn while it runs only" in again.stderr
+
+
+def test_an_emulator_that_somebody_has_is_not_taken(tmp_path: Path) -> None:
+    config = load(ROOT / "configs/emulator_demo.toml", sim=True)
+    with mirror(config, tmp_path):
+        ended = hil("demo", "emulator", "--runs", str(tmp_path / "runs"))
+    assert ended.returncode == 1
+    assert "rig emulator-demo: a mirror owns it already" in ended.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_a_compiler_the_demo_names_the_package(wheel: Path, tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ def test_it_trains_stores_and_says_what_came_out(tmp_path: Path) -> None:
     signals = np.random.default_rng(0).uniform(-1, 1, (3, 100, 2))
     assert model.predict(signals).shape == (3,)
     assert "epoch 6/6" in ended.stderr
+    names = ["learning.png", "maps.png", "rollout.png", "signals.png"]
+    assert [Path(plot).name for plot in outcome["plots"]] == names
+    before = [Path(plot).read_bytes() for plot in outcome["plots"]]
+    again = hil("plot", outcome["run"], "--json")
+    assert json.loads(again.stdout)["plots"] == outcome["plots"]
+    assert [Path(plot).read_bytes() for plot in outcome["plots"]] == before
 
 
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_learning_curves_are_the_data(learned: tuple[Figure, Path]) -> None:
     assert size_of(path) == tuple((figure.get_size_inches() * DPI).astype(int))
 
 
+def test_what_is_held_out_has_its_name_and_may_be_nothing(tmp_path: Path) -> None:
+    loss, accuracy = np.array([2.0, 1.0]), np.array([0.4, 0.8])
+    path = tmp_path / "a.png"
+    figure = draw_learning(loss, accuracy, accuracy - 0.1, path, held_out="validation")
+    assert legend(figure.axes[1]) == ["train, 80.0% at the end", "validation, 70.0%"]
+    nothing = np.full(2, np.nan)
+    figure = draw_learning(loss, accuracy, nothing, path, test_loss=nothing)
+    assert legend(figure.axes[1]) == ["train, 80.0% at the end"]
+
+
 def test_one_epoch_is_a_visible_point(tmp_path: Path) -> None:
     one = np.array([0.5])
     figure = draw_learning(one, one, one, tmp_path / "a.png")

@@ -151,7 +151,8 @@ def test_the_user_s_settings_neither_matter_nor_change(tmp_path: Path) -> None:
 
 
 def test_no_global_figure_state_is_loaded() -> None:
-    code = "import hil.plots.network, hil.plots.learning, sys; print(*sys.modules)"
+    parts = "network, hil.plots.learning, hil.plots.gyro_charts"
+    code = f"import hil.plots.{parts}, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": ":".join(sys.path)},
