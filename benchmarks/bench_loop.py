@@ -1,6 +1,7 @@
 """From a sensor's message to the actuator's: the loop over ipc, on a schedule.
 
-    python benchmarks/bench_loop.py [--json] [--seconds S] [--priority N] [--model F] [--plot PNG]
+    python benchmarks/bench_loop.py [--json] [--seconds S] [--priority N] [--cpus 1]
+                                    [--model F] [--plot PNG]
 
 Two processes. The sensor holds a cart-pole (the equations, RK4, poses of 4096 counts a turn
 and 50 µm) and answers on the bus as a mirror does: it sends a sample at its time, on an
@@ -15,8 +16,9 @@ after the next sample was due; the schedule goes on, nothing is made up for.
 Jacobian by torch.autograd and the problem built anew and solved by SCS every period; it is left
 out, with a line that says so, where torch or CVXPY is not installed.
 
-The controller asks for short timers and no garbage collection, and for SCHED_FIFO with
---priority; what it was given stands in the report.
+Both processes ask for short timers, no garbage collection, SCHED_FIFO (--priority, 0: not) and
+the CPUs of --cpus ("all": as they come), before the threads of ZeroMQ are made, so that these
+have it, too. What they were given stands in the report and under the table.
 """
 
 from __future__ import annotations
@@ -244,7 +246,15 @@ def make_controller(method: str, model: FnodeModel, dt: float) -> AbstractContro
     return CvxpyMpc(rebuilt, dynamics=TorchJacobian(model))
 
 
-def control(method: str, model_file: Path, dt: float, steps: int, priority: int) -> None:
+def wishes(asked: argparse.Namespace) -> RealTimeSettings:
+    """Return what both processes ask the system for."""
+    cpus = () if asked.cpus == "all" else tuple(int(cpu) for cpu in asked.cpus.split(","))
+    return RealTimeSettings(priority=asked.priority, timer_slack=1, cpus=cpus, freeze_gc=True)
+
+
+def control(
+    method: str, model_file: Path, dt: float, steps: int, realtime_settings: RealTimeSettings
+) -> None:
     """Be the controller process; ends stdout with one JSON object."""
     model = store.load(model_file).model
     if not isinstance(model, FnodeModel):
@@ -257,13 +267,12 @@ def control(method: str, model_file: Path, dt: float, steps: int, priority: int)
     for _ in range(3):  # what is lazy is done now
         estimator.update(np.zeros(2), np.zeros(1))
         controller.solve(np.array([0.01, 0.0, 0.0, 0.0]), np.zeros(4), np.zeros(1))
-    wishes = RealTimeSettings(priority=priority, timer_slack=1, freeze_gc=True)
     # As long as the sensor wants, which counts its answers: missed periods are none.
     settings = LoopSettings(duration=1e4, fallback_max=1000)
     hops: list[Hops] = []
     plans = 0
     with (
-        RealTime(wishes) as realtime,
+        RealTime(realtime_settings) as realtime,
         RemoteDynamicRig(ADDRESS, mint=Minting, client="bench") as rig,
     ):
         rig.configure()
@@ -292,27 +301,26 @@ def control(method: str, model_file: Path, dt: float, steps: int, priority: int)
 
 
 def measure(
-    method: str, case: str, model_file: Path, seconds: float, priority: int
+    method: str, case: str, model_file: Path, asked: argparse.Namespace
 ) -> tuple[dict[str, Any], Array]:
     """Return the figures of one method at one rate, and its latencies, (steps,), us."""
     rate = RATES[case]
-    steps = round(seconds * rate)
+    steps = round(asked.seconds * rate)
     if method != OURS:
         steps = min(steps, WARM + 150)  # each takes tens of milliseconds
-    server = BusServer(ADDRESS)
     command = [sys.executable, __file__, "--controller", method, "--model", str(model_file)]
-    command += ["--rate", str(rate), "--steps", str(steps), "--priority", str(priority)]
+    command += ["--rate", str(rate), "--steps", str(steps)]
+    command += ["--priority", str(asked.priority), "--cpus", asked.cpus]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        sensor = Sensor(server, 1.0 / rate, paced=case != "free")
-        sensor.greet()
-        with RealTime(RealTimeSettings(priority=priority, timer_slack=1, freeze_gc=True)):
+        with RealTime(wishes(asked)) as realtime, contextlib.closing(BusServer(ADDRESS)) as server:
+            sensor = Sensor(server, 1.0 / rate, paced=case != "free")
+            sensor.greet()
             sensor.run(steps)
         said, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-        server.close()
     if process.returncode != 0:
         sys.exit(f"{method}, {case}: the controller ended with {process.returncode}")
     counted = np.array(sensor.latency_us[WARM:])
@@ -323,6 +331,7 @@ def measure(
         "missed_share": sensor.missed / due,
         "periods": due,
         "largest_angle_rad": sensor.largest_angle,
+        "sensor_realtime": [answer.line for answer in realtime.answers],
         **json.loads(said.splitlines()[-1]),
     }
     if sensor.late_us:
@@ -363,6 +372,9 @@ def show(console: Console, report: dict[str, dict[str, dict[str, Any]]]) -> None
                 f"{hops['estimate']:.0f}", f"{hops['solve']:.0f}", f"{f['largest_angle_rad']:.3f}",
             )  # fmt: skip
     console.print(table)
+    for words in {line: None for found in report.values() for f in found.values()
+                  for line in f["realtime"] + f["sensor_realtime"]}:  # fmt: skip
+        console.print(words)
 
 
 def arguments() -> argparse.Namespace:
@@ -372,7 +384,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
     parser.add_argument("--seconds", type=float, default=15.0, help="of every paced case")
-    parser.add_argument("--priority", type=int, default=0, help="SCHED_FIFO, of both processes")
+    parser.add_argument("--priority", type=int, default=50, help="SCHED_FIFO, 0: not; default 50")
+    last = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    parser.add_argument("--cpus", default=str(last), help=f"of both: 0,1 or all; default {last}")
     parser.add_argument("--model", type=Path, help="an FNODE of `hil fit`; none: learn one")
     parser.add_argument("--plot", type=Path, help="where to draw the latencies, a PNG")
     for word, kind in (("--controller", str), ("--rate", int), ("--steps", int)):
@@ -387,7 +401,7 @@ def main() -> None:
     """Measure, print a table, and with --json end with one JSON object."""
     asked = arguments()
     if asked.controller:
-        control(asked.controller, asked.model, 1.0 / asked.rate, asked.steps, asked.priority)
+        control(asked.controller, asked.model, 1.0 / asked.rate, asked.steps, wishes(asked))
         return
     if THREADS not in os.environ:  # one BLAS thread; NumPy reads the number when it loads
         one = {THREADS: "1", "OMP_NUM_THREADS": "1"}
@@ -405,7 +419,7 @@ def main() -> None:
             for method in names:
                 with console.status(f"{case}, {method}"):
                     report[case][method], drawn[f"{case}, {method}"] = measure(
-                        method, case, model_file, asked.seconds, asked.priority
+                        method, case, model_file, asked
                     )
     show(console, report)
     if asked.plot:

@@ -7,6 +7,7 @@ taken up again in the middle sees the noise of the run that was never interrupte
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
@@ -97,3 +98,13 @@ class TimeNoise:
         self._bits.state = self._state
         self._generator.standard_normal(out=self._values)
         return self._values
+
+    def each(self, times_us: Iterable[int]) -> Array:
+        """Return the noise at plant times: (times, channels), 1."""
+        times = tuple(times_us)
+        found = np.empty((len(times), len(self._values)))
+        for time_us, row in zip(times, found, strict=True):
+            self._counter[1] = time_us
+            self._bits.state = self._state
+            self._generator.standard_normal(out=row)
+        return found

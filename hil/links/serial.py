@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from hil.messages.frame import Frame, FrameParser, encode
 from hil.messages.layout import Message
 
 WINDOW = 16  # requests under way at once: what a small device's receive buffer holds
+READ_MAX = 65536
 POLL_S = 0.005  # one blocking read; a change of pyserial's timeout costs system calls
 
 
@@ -46,6 +49,7 @@ class SerialLink:
         self.counters = LinkCounters()
         self.parser = FrameParser()
         self._port: serial.SerialBase | None = None
+        self._fd = -1  # of a device file: read and written without pyserial's detours
         self._seq = 0
         self._unasked: deque[Frame] = deque(maxlen=256)
 
@@ -68,6 +72,7 @@ class SerialLink:
                 "or see `hil devices` for the ports of this machine"
             ) from None
         self._port = port
+        self._fd = port.fd if os.name == "posix" and isinstance(port, serial.Serial) else -1
         self._unasked.clear()
         if not self.serial_number:
             self.serial_number = next(
@@ -154,17 +159,30 @@ class SerialLink:
     def _write(self, data: bytes) -> None:
         port = self._need_port()
         try:
-            port.write(data)
+            if self._fd >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(self._fd, data) :]
+            if data:
+                port.write(data)
         except (serial.SerialException, OSError) as error:
             self._lost(error)
 
     def _read(self) -> list[Frame]:
         port = self._need_port()
         try:
-            data = port.read(port.in_waiting or 1)
+            if self._fd >= 0:
+                data = self._bite() if select.select([self._fd], [], [], POLL_S)[0] else b""
+            else:
+                data = port.read(port.in_waiting or 1)
         except (serial.SerialException, OSError, TypeError) as error:
             self._lost(error)
         return list(self.parser.feed(data))
+
+    def _bite(self) -> bytes:
+        """Return what there is at a device file; pyserial asks for it twice, byte and rest."""
+        if not (data := os.read(self._fd, READ_MAX)):
+            raise serial.SerialException("device disconnected")
+        return data
 
     def _need_port(self) -> serial.SerialBase:
         if self._port is None:

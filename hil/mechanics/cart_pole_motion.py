@@ -17,8 +17,12 @@ import itertools
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from hil.errors import MechanicsError
 from hil.mechanics.cart_pole import CartPoleParameters, accelerations, checked, inverse_mass
+from hil.mechanics.cart_pole_steps import constants, free_step, free_steps
+from hil.types import Array
 
 REST_SPEED = 1e-3  # m/s, a rebound slower than this is none: bounces would never end
 EVENTS = 32  # in one step; after them it is cut short, see `step`
@@ -63,6 +67,7 @@ class CartPoleMotion:
         self.parameters = p = checked(parameters or CartPoleParameters())
         self._lo, self._hi = p.stops or (-math.inf, math.inf)
         self._swing = p.pole_mass * p.length
+        self._constants = constants(p)
 
     def step(self, state: CartPoleState, u: float, dt: float) -> CartPoleState:
         """Return the state after dt in s, the force u in N on the cart held.
@@ -86,6 +91,21 @@ class CartPoleMotion:
                 f"cart-pole: {tuple(state)} under {u} N leads out of all numbers within {dt} s; "
                 "take shorter steps"
             ) from None
+
+    def glide(self, state: CartPoleState, u: Array, dt: float) -> Array:
+        """Return the states after steps of dt in s, (steps, 4), as far as they are smooth.
+
+        u: (n,), N, each held over its step. To the bit what `step` gives, in one compiled
+        call; fewer than n, or none, where an event is near: `step` goes on from there.
+        """
+        theta, x, omega, speed = state
+        return free_steps(self._constants, (theta, x, omega, speed), u, dt)
+
+    def prepare(self) -> None:
+        """Load the compiled steps now: it takes a fifth of a second."""
+        still = CartPoleState(0.0, 0.5 * (max(self._lo, -1.0) + min(self._hi, 1.0)), 1.0, 1.0)
+        self._advance_free(still, _Mode(1, 1), 0.0, 1e-6)
+        self.glide(still, np.zeros(1), 1e-6)
 
     def strike(self, state: CartPoleState, *, cart: float = 0.0, tip: float = 0.0) -> CartPoleState:
         """Return the state right after horizontal impulses on the cart and the mass, N·s.
@@ -153,36 +173,11 @@ class CartPoleMotion:
         )
 
     def _advance_free(self, state: CartPoleState, mode: _Mode, u: float, h: float) -> CartPoleState:
-        """Return the same where nothing is held: nearly every step, so without a call in it.
-
-        `accelerations` written out, each operation in its order: the bits are the same.
-        """
-        p, sin, cos = self.parameters, math.sin, math.cos
-        cart, pole, length = p.cart_mass, p.pole_mass, p.length
-        viscous, pivot_viscous = p.cart_viscous, -p.pivot_viscous
-        dry, pivot_dry = p.cart_coulomb * mode.cart, p.pivot_coulomb * mode.pivot
-        swing, gravity, ratio = self._swing, p.gravity, (cart + pole) / pole
-        theta, x, omega, speed = state
-        at, turning, going, stages = theta, omega, speed, []
-        for reach in (0.5 * h, 0.5 * h, h, 0.0):
-            sine, cosine = sin(at), cos(at)
-            arm = swing * sine
-            lever = (pivot_viscous * turning - pivot_dry + gravity * arm) / length
-            force = u - viscous * going - dry + arm * turning * turning
-            inertia = cart + pole * sine * sine
-            turn = (ratio * lever - cosine * force) / (length * inertia)
-            push = (force - cosine * lever) / inertia
-            stages.append((turning, going, turn, push))
-            at = theta + reach * turning
-            turning, going = omega + reach * turn, speed + reach * push
-        one, two, three, four = stages
-        sixth = h / 6.0
-        return CartPoleState(
-            theta + sixth * (one[0] + 2.0 * (two[0] + three[0]) + four[0]),
-            x + sixth * (one[1] + 2.0 * (two[1] + three[1]) + four[1]),
-            omega + sixth * (one[2] + 2.0 * (two[2] + three[2]) + four[2]),
-            speed + sixth * (one[3] + 2.0 * (two[3] + three[3]) + four[3]),
-        )
+        """Return the same where nothing is held: nearly every step."""
+        after = CartPoleState(*free_step(self._constants, *mode, u, h, *state))
+        if not math.isfinite(sum(after)):
+            raise OverflowError
+        return after
 
     def _held(self, state: CartPoleState, mode: _Mode, u: float) -> tuple[float, float]:
         """Return by how much the forces that hold pivot and cart exceed their bounds."""

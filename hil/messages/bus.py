@@ -125,6 +125,7 @@ class WriteInput(Request, tag="write_input", frozen=True, kw_only=True):
     token: int  # sequence, minted by the client
     valid_until_us: int  # device time, us
     u: tuple[float, ...]  # (nu,), SI
+    then_read: bool = False  # the answer is to bring the next sample, where time waits for it
 
 
 class SetCoefficients(Request, tag="set_coefficients", frozen=True, kw_only=True):
@@ -234,12 +235,6 @@ class Sampled(Reply, tag="sampled", frozen=True, kw_only=True):
     flags: tuple[str, ...]
 
 
-class Driven(Reply, tag="driven", frozen=True, kw_only=True):
-    """What the inputs were set to."""
-
-    u: tuple[float, ...]  # (nu,), SI
-
-
 class Coefficients(Reply, tag="coefficients", frozen=True, kw_only=True):
     """What the coefficients are set to."""
 
@@ -283,6 +278,13 @@ class Refused(Reply, tag="refused", frozen=True, kw_only=True):
     error: str
     code: str
     reason: str
+
+
+class Driven(Reply, tag="driven", frozen=True, kw_only=True):
+    """What the inputs were set to, and what the next sample is or why there is none."""
+
+    u: tuple[float, ...]  # (nu,), SI
+    then: Sampled | Refused | None = None  # None: it was not asked for
 
 
 class Counters(BusStruct, tag="counters", frozen=True, kw_only=True):

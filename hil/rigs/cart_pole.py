@@ -26,7 +26,7 @@ from hil.types import Array, ClockKind
 
 SILENCE_S = 0.25  # beyond a period; then the device is asked for its newest sample
 ASKED = 3  # times in a row, before a device without new samples is given up
-FLAGS = tuple((flag, flag.name.lower()) for flag in wire.SampleFlag)
+FLAGS = tuple((int(flag), flag.name.lower()) for flag in wire.SampleFlag)
 
 
 class CartPoleRigSettings(DynamicRigSettings, frozen=True, kw_only=True):

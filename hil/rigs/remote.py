@@ -168,6 +168,7 @@ class RemoteDynamicRig(AbstractRemoteRig, AbstractDynamicRig):
         self._session = MirrorSession(address, client, keys)
         self._mint = mint
         self._life_us = life_us
+        self._next: bus.Reply | None = None  # virtual clock: came with the answer to a write
         self._tokens: AbstractTokens | None = None
         self._info: DynamicRigInfo | None = None
 
@@ -178,6 +179,7 @@ class RemoteDynamicRig(AbstractRemoteRig, AbstractDynamicRig):
 
     def configure(self) -> DynamicRigInfo:
         """Take the lease and have the rig configured; raises LinkError, LeaseError."""
+        self._next = None
         self._info = msgspec.convert(self.session.connect(), DynamicRigInfo)
         self._tokens = self._mint(self._life_us or self._info.watchdog_us)
         return self._info
@@ -186,7 +188,12 @@ class RemoteDynamicRig(AbstractRemoteRig, AbstractDynamicRig):
         """Return the newest sample, waiting for one if need be."""
         self.session.life.require("read", RigState.INACTIVE, RigState.ACTIVE)
         assert self._info is not None
-        sample, _ = self.session.ask(bus.ReadSample, bus.Sampled, work=self._info.period_us / 1e6)
+        sample, self._next = self._next, None
+        if isinstance(sample, bus.Refused):
+            raise self.session.refused(sample)
+        if not isinstance(sample, bus.Sampled):
+            work = self._info.period_us / 1e6
+            sample, _ = self.session.ask(bus.ReadSample, bus.Sampled, work=work)
         return DynamicSample(
             y=np.array(sample.y),
             u=np.array(sample.u),
@@ -196,16 +203,32 @@ class RemoteDynamicRig(AbstractRemoteRig, AbstractDynamicRig):
             flags=sample.flags,
         )
 
+    def clear(self) -> None:
+        """Leave fault; what was sampled before is nobody's."""
+        super().clear()
+        self._next = None
+
     def write(self, u: Array) -> Array:
-        """Set the inputs, (nu,); return what was applied, (nu,)."""
+        """Set the inputs, (nu,); return what was applied, (nu,).
+
+        Where time waits for the host the next sample comes with the answer: half as many
+        messages.
+        """
         self.session.life.require("write", RigState.ACTIVE)
         assert self._tokens is not None
+        assert self._info is not None
         token = self._tokens.take(self.session.clock.now_us())
         driven, _ = self.session.ask(
             bus.WriteInput,
             bus.Driven,
             token=token.sequence,
             valid_until_us=token.valid_until_us,
-            u=tuple(float(value) for value in u),
+            u=tuple(u.tolist()),
+            work=self._info.period_us / 1e6,
+            then_read=self.session.clock.kind == "virtual",
         )
+        unread, self._next = self._next, driven.then
+        if isinstance(unread, bus.Sampled) and isinstance(driven.then, bus.Sampled):
+            missed = driven.then.missed + unread.missed + 1  # nobody read it
+            self._next = msgspec.structs.replace(driven.then, missed=missed)
         return np.array(driven.u)

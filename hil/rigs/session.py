@@ -85,26 +85,22 @@ class MirrorSession:
             fields["lease"] = self._lease
         reply, found = self._client.ask(kind, *arrays, timeout=PATIENCE_S + work, **fields)
         if isinstance(reply, bus.Refused):
-            error = as_error(reply)
-            if isinstance(error, errors.FaultError | errors.DeadmanError) or (
-                isinstance(error, LinkError) and self.life.state is not RigState.UNCONFIGURED
-            ):  # a mirror that lost its device has latched a fault over it
-                self.life.latch(str(error))
-            if isinstance(error, LinkError) and kind is not bus.Hello:
-                self._follow(str(error))
-            if isinstance(error, LeaseError):
-                self._lease = ""
-            raise error
+            raise self.refused(reply)
         if not isinstance(reply, expected):
             raise LinkError(f"mirror at {self._client.endpoint}: unexpected reply {reply!r:.80}")
         self.clock.observe(reply.device_us)
         return reply, found
 
-    def _follow(self, why: str) -> None:
-        """Latch the fault that the rig is in when its mirror lost the device."""
-        hello, _ = self.ask(bus.Hello, bus.Welcome, leased=False)
-        if hello.state == RigState.FAULT:
-            self.life.latch(why)
+    def refused(self, refusal: bus.Refused) -> errors.HilError:
+        """Follow a refusal in the life of the rig and return it as the error it was."""
+        error = as_error(refusal)
+        if isinstance(error, errors.FaultError | errors.DeadmanError) or (
+            isinstance(error, LinkError) and self.life.state is not RigState.UNCONFIGURED
+        ):  # a mirror that lost its device has latched a fault over it
+            self.life.latch(str(error))
+        if isinstance(error, LeaseError):
+            self._lease = ""
+        return error
 
 
 def as_error(refusal: bus.Refused) -> errors.HilError:

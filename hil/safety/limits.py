@@ -139,6 +139,7 @@ class LimitedDynamic(AbstractLimited, AbstractDynamicRig):
     def __init__(self, rig: AbstractDynamicRig) -> None:
         self._rig = rig
         self._info: DynamicRigInfo | None = None
+        self._low = self._high = np.empty(0)  # of the inputs, (nu,)
 
     @property
     def inner(self) -> AbstractDynamicRig:
@@ -148,6 +149,7 @@ class LimitedDynamic(AbstractLimited, AbstractDynamicRig):
     def configure(self) -> DynamicRigInfo:
         """Configure the rig and take its limits from it."""
         self._info = self.inner.configure()
+        self._low, self._high = np.array(self._info.input_limits).T
         return self._info
 
     def read(self) -> DynamicSample:
@@ -158,12 +160,11 @@ class LimitedDynamic(AbstractLimited, AbstractDynamicRig):
         """Set the inputs, clipped into the limits; return what was applied."""
         if self._info is None:
             raise _unknown("write")
-        limits = np.array(self._info.input_limits)  # (nu, 2)
-        _check_array("write", u, 1, len(limits))
+        _check_array("write", u, 1, len(self._low))
         if not np.isfinite(u).all():
             name = self._info.inputs[int(np.argmin(np.isfinite(u)))]
             raise LimitError(f"write: {name} is not a number ({u}); nothing was applied")
-        return self.inner.write(np.clip(u, limits[:, 0], limits[:, 1]))
+        return self.inner.write(np.minimum(np.maximum(u, self._low), self._high))
 
 
 class LimitedEmulator(AbstractLimited, AbstractEmulatorRig):

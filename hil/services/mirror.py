@@ -16,7 +16,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import Meta
@@ -29,7 +29,7 @@ from hil.messages import bus
 from hil.rigs.base import RigState
 from hil.safety.lease import LeaseDesk
 from hil.services.desk import Desk
-from hil.services.owned import own
+from hil.services.owned import Carried, own
 from hil.types import AnyArray
 
 RETRY_S = 2.0  # between two attempts to reach a device that was not there
@@ -189,17 +189,19 @@ class Mirror:
                 self._lease.renew(time.monotonic())  # from the end of the work on
             return bus.pack(reply, *values)
         except HilError as error:
-            code = error.code if isinstance(error, SafetyError) else "failed"
-            return self._refuse(request, type(error).__name__, code, str(error))
+            return bus.pack(self._refusal(request, error))
         except Exception as error:  # noqa: BLE001 - a defect of ours must end in a safe rig
             traceback.print_exc()
             self.rig.stop(f"internal error in {call}: {error!r}")
             self.rig.poll()
-            return self._refuse(request, "RunError", "internal", repr(error))
+            return bus.pack(self._refusal(request, RunError(repr(error)), "internal"))
 
-    def _refuse(self, request: bus.Request, error: str, code: str, reason: str) -> list[Any]:
+    def _refusal(self, request: bus.Request, error: HilError, code: str = "failed") -> bus.Reply:
         self._refused += 1
-        return bus.pack(self._reply(bus.Refused, request, error=error, code=code, reason=reason))
+        if isinstance(error, SafetyError):
+            code = error.code
+        fields = {"error": type(error).__name__, "code": code, "reason": str(error)}
+        return cast(bus.Reply, self._reply(bus.Refused, request, **fields))
 
     def _carry_out(
         self, request: bus.Request, arrays: list[AnyArray]
@@ -240,8 +242,20 @@ class Mirror:
                 done = self._owned.carry_out(request, arrays)
                 if done.published:
                     self._publish(*done.published)
+                if done.then is not None:
+                    done.fields["then"] = self._then(request, done.then)
                 return self._reply(done.kind, request, **done.fields), done.arrays
         return self._reply(bus.Done, request, state=self.rig.state, fault=self.rig.fault), []
+
+    def _then(self, request: bus.Request, work: Callable[[], Carried]) -> bus.Reply:
+        """Return what the second half of a request came to; its first half was done."""
+        try:
+            done = work()
+        except HilError as error:
+            return self._refusal(request, error)
+        if done.published:
+            self._publish(*done.published)
+        return cast(bus.Reply, self._reply(done.kind, request, **done.fields))
 
     def _reply(self, kind: Callable[..., bus.Reply], request: bus.Request, **fields: Any) -> Any:
         device_us = self._owned.clock.now_us()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ class Carried:
     fields: dict[str, Any]
     arrays: list[AnyArray] = field(default_factory=list)
     published: tuple[str, dict[str, Any]] | None = None
+    then: Callable[[], Carried] | None = None  # to be done in the same answer
 
 
 class AbstractOwned(ABC):
@@ -240,26 +242,30 @@ class OwnedCartPole(AbstractOwnedDevice):
         """Read a sample or set the force."""
         match request:
             case bus.ReadSample():
-                sample = self.rig.read()
-                self._measurements += 1
-                fields: dict[str, Any] = {
-                    "y": tuple(sample.y.tolist()),
-                    "u": tuple(sample.u.tolist()),
-                    "sampled_us": sample.device_us,
-                    "sample": sample.sequence,
-                    "missed": sample.missed,
-                    "flags": sample.flags,
-                }
-                values = dict(zip(self._info["measurements"], fields["y"], strict=True))
-                values |= dict(zip(self._info["inputs"], fields["u"], strict=True))
-                values |= {"device_us": sample.device_us, "missed": sample.missed}
-                return Carried(bus.Sampled, fields, published=("sample", values))
+                return self._read()
             case bus.WriteInput():
                 self._tokens.put(Token(request.token, request.valid_until_us))
                 applied = self.rig.write(np.array(request.u, dtype=np.float64))
-                return Carried(bus.Driven, {"u": tuple(applied.tolist())})
+                then = self._read if request.then_read else None
+                return Carried(bus.Driven, {"u": tuple(applied.tolist())}, then=then)
             case _:
                 raise wrong_kind(request, "a cart-pole")
+
+    def _read(self) -> Carried:
+        sample = self.rig.read()
+        self._measurements += 1
+        fields: dict[str, Any] = {
+            "y": tuple(sample.y.tolist()),
+            "u": tuple(sample.u.tolist()),
+            "sampled_us": sample.device_us,
+            "sample": sample.sequence,
+            "missed": sample.missed,
+            "flags": sample.flags,
+        }
+        values = dict(zip(self._info["measurements"], fields["y"], strict=True))
+        values |= dict(zip(self._info["inputs"], fields["u"], strict=True))
+        values |= {"device_us": sample.device_us, "missed": sample.missed}
+        return Carried(bus.Sampled, fields, published=("sample", values))
 
 
 class OwnedEmulator(AbstractOwned):

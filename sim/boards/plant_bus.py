@@ -108,9 +108,8 @@ class PlantBus:
         receive, feed = self._bus.recv, self.parser.feed
         with contextlib.suppress(ConnectionError):
             while data := receive(65536):
-                for frame in feed(data):
-                    if answer := self._answer(frame.seq, frame.message):
-                        self._bus.sendall(answer)
+                if said := b"".join([self._answer(f.seq, f.message) for f in feed(data)]):
+                    self._bus.sendall(said)
 
     def hang_up(self) -> None:
         """Close the bus from any thread: the firmware ends, and so does `run`."""

@@ -128,6 +128,7 @@ class CartPolePlant:
             )
         self.settings = settings
         self.motion = CartPoleMotion(settings.parameters)
+        self.motion.prepare()  # before time begins
         self.smooth = CartPole(settings.parameters)
         self.events: deque[CartPoleEvent] = deque(maxlen=EVENTS_KEPT)
         self._watch = watch
@@ -137,6 +138,7 @@ class CartPolePlant:
         self._pace = 0.0 if ideal else settings.position_step
         noisy = not ideal and (settings.angle_noise > 0 or settings.position_noise > 0)
         self._noise = TimeNoise(seed, 2) if noisy else None
+        self._noise_std = np.array([settings.angle_noise, settings.position_noise])
         self._blows = sorted((round(i.time * 1e6), i.cart, i.tip) for i in settings.impulses)
         self._commanded = 0.0
         # Where it was at the newest write or look asked for, and at every one ahead of it.
@@ -188,18 +190,21 @@ class CartPolePlant:
 
     def look(self, time_us: int, period_us: int, count: int) -> list[tuple[float, float]]:
         """Return angle, rad, and position, m, at `count` times from `time_us` on."""
-        moment = self._at(time_us)
-        moments, seen = [], []
-        for i in range(count):
-            if i:
-                moment = self._advance(moment, moment.time_us + period_us)
-            pose = self._reading(moment)
-            if self.settings.faults:
-                pose = faulty(self.settings.faults, moment.time_us, pose, moment.shown)
-                moment = moment._replace(shown=pose)
-            moments.append(moment)
-            seen.append(pose)
-        self._moments = moments
+        before = self._newest(time_us)
+        moments = [self._advance(before, time_us)]
+        while (left := count - len(moments)) > 0:
+            now = moments[-1]
+            moments += self._glide(now, period_us, left) or [
+                self._advance(now, now.time_us + period_us)
+            ]
+        seen = self._readings(moments)
+        if self.settings.faults:
+            shown = moments[0].shown
+            for i, moment in enumerate(moments):
+                shown = faulty(self.settings.faults, moment.time_us, seen[i], shown)
+                seen[i], moments[i] = shown, moment._replace(shown=shown)
+        # A look may be asked for ahead of time, and a write come before it.
+        self._moments = moments if before.time_us == time_us else [before, *moments]
         return seen
 
     def state(self, time_us: int) -> CartPoleState:
@@ -251,6 +256,25 @@ class CartPolePlant:
                 state = self.motion.step(state, mean + self.settings.push, span * 1e-6)
             time_us = until
 
+    def _glide(self, now: _Moment, period_us: int, count: int) -> list[_Moment]:
+        """Return what `_advance` would, period by period, in one go.
+
+        Fewer, or none, where something else happens than that the motor's force acts.
+        """
+        time_us, state, force, command, coming, struck, held, shown = now
+        end_us = time_us + period_us * count
+        if held or coming or period_us > STEP_US:
+            return []
+        if struck < len(self._blows) and self._blows[struck][0] <= end_us:
+            return []
+        means, forces = self._following(force, command, period_us, count)
+        states = self.motion.glide(state, np.array(means), period_us * 1e-6).tolist()
+        times = range(time_us + period_us, end_us + 1, period_us)
+        return [
+            _Moment(at, CartPoleState._make(row), force, command, (), struck, held, shown)
+            for at, row, force in zip(times, states, forces, strict=False)
+        ]
+
     def _follow(self, force: float, command: float, span_us: int) -> tuple[float, float]:
         """Return mean and end of the motor's force over a span, N."""
         if not self._lag_us:
@@ -265,15 +289,31 @@ class CartPolePlant:
         turn, push = self.smooth.jump(q, cart=cart, tip=tip).tolist()
         return state._replace(theta_dot=state.theta_dot + turn, x_dot=state.x_dot + push)
 
-    def _reading(self, moment: _Moment) -> tuple[float, float]:
+    def _following(
+        self, force: float, command: float, span_us: int, count: int
+    ) -> tuple[list[float], list[float]]:
+        """Return what `_follow` gives span by span, with the push from outside on the means."""
+        push = self.settings.push
+        if not self._lag_us:
+            return [command + push] * count, [command] * count
+        share = span_us / self._lag_us
+        left = math.exp(-share)
+        means, forces = [], []
+        for _ in range(count):
+            gap = force - command
+            force = command + gap * left
+            means.append(command + gap * (1.0 - left) / share + push)
+            forces.append(force)
+        return means, forces
+
+    def _readings(self, moments: Sequence[_Moment]) -> list[Pose]:
         """Return what the encoders say."""
-        angle, position = moment.state.theta, moment.state.x
+        poses = np.array([moment.state[:2] for moment in moments])
         if self._noise is not None:
-            noise = self._noise.at(moment.time_us)
-            angle += self.settings.angle_noise * float(noise[0])
-            position += self.settings.position_noise * float(noise[1])
+            poses += self._noise_std * self._noise.each(moment.time_us for moment in moments)
+        angle, position = poses.T
         if self._turn:
-            angle = self._turn * round(angle / self._turn)
+            angle = self._turn * np.rint(angle / self._turn) + 0.0  # no minus zero
         if self._pace:
-            position = self._pace * round(position / self._pace)
-        return angle, position
+            position = self._pace * np.rint(position / self._pace) + 0.0
+        return list(zip(angle.tolist(), position.tolist(), strict=True))

@@ -86,8 +86,51 @@ void board_look(board_t *board, int64_t timeout_ns) {
     }
 }
 
+static void give(board_t *board, const uint8_t *bytes, size_t count) {
+    static const uint8_t delimiter = 0;
+    if (board->lock_step && !board->host_present) {
+        board->dropped += count;
+        return;
+    }
+    if (board->torn) {
+        /* End the frame that was cut short, or it would take this one with it. */
+        if (write(board->host_fd, &delimiter, 1) != 1) {
+            board->dropped += count;
+            return;
+        }
+        board->torn = false;
+    }
+    ssize_t n = write(board->host_fd, bytes, count);
+    size_t taken = n > 0 ? (size_t)n : 0;
+    board->torn = taken > 0 && taken < count;
+    board->dropped += count - taken;
+}
+
+void board_flush(board_t *board) {
+    if (board->said_count > 0) {
+        give(board, board->said, board->said_count);
+        board->said_count = 0;
+    }
+}
+
+/* In lock-step nobody can act on a word before time stands still: one write wakes the host
+ * once for the answer and the sample that follows it. */
+static void host_write(void *context, const uint8_t *bytes, size_t count) {
+    board_t *board = context;
+    if (!board->lock_step) {
+        give(board, bytes, count);
+        return;
+    }
+    if (board->said_count + count > sizeof board->said) {
+        board_flush(board);
+    }
+    memcpy(board->said + board->said_count, bytes, count);
+    board->said_count += count;
+}
+
 static void wait_until(void *context, uint64_t until_us) {
     board_t *board = context;
+    board_flush(board);
     if (board->host_ready || board->plant_closed || board_stopping) {
         return; /* news that came during an exchange with the plant, say */
     }
@@ -133,27 +176,6 @@ static size_t host_read(void *context, uint8_t *bytes, size_t size) {
 }
 
 static bool host_present(void *context) { return ((const board_t *)context)->host_present; }
-
-static void host_write(void *context, const uint8_t *bytes, size_t count) {
-    static const uint8_t delimiter = 0;
-    board_t *board = context;
-    if (board->lock_step && !board->host_present) {
-        board->dropped += count;
-        return;
-    }
-    if (board->torn) {
-        /* End the frame that was cut short, or it would take this one with it. */
-        if (write(board->host_fd, &delimiter, 1) != 1) {
-            board->dropped += count;
-            return;
-        }
-        board->torn = false;
-    }
-    ssize_t n = write(board->host_fd, bytes, count);
-    size_t taken = n > 0 ? (size_t)n : 0;
-    board->torn = taken > 0 && taken < count;
-    board->dropped += count - taken;
-}
 
 static int write_force(void *context, uint64_t time, const float *values, float *applied,
                        uint16_t n) {

@@ -36,6 +36,9 @@ typedef struct {
     uint16_t plant_seq;
     wire_plant_pose_t poses[BOARD_AHEAD_MAX]; /* where the plant will be if nothing is written */
     unsigned pose_at, pose_count;
+    uint32_t look_period_us, look_count; /* of the longest look ahead there was; 0: none yet */
+    uint8_t said[1024];                  /* lock-step: for the host, given when time stands */
+    size_t said_count;
     frame_parser_t plant_parser;
 } board_t;
 
@@ -50,6 +53,9 @@ int board_open_pty(board_t *board);
 
 /* Note what the time is now as the start. */
 void board_start_clock(board_t *board, uint64_t start_us);
+
+/* Give the host what has been said to it; in lock-step that waits for the next stand-still. */
+void board_flush(board_t *board);
 
 /* Wait for bytes from the host, or news from the plant, at most `timeout_ns`; negative:
  * for ever. Signals end the wait. */

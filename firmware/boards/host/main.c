@@ -146,6 +146,7 @@ int main(int argc, char **argv) {
     if (!board.plant_closed) {
         app_stop(&app);
     }
+    board_flush(&board);
     if (link != NULL) {
         unlink(link);
     }

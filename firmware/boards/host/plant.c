@@ -34,11 +34,15 @@ static int fail_closed(board_t *board) {
     return -1;
 }
 
-static int send_frame(board_t *board, unsigned type, const void *payload, size_t size) {
-    uint8_t bytes[FRAME_MAX];
+static size_t frame_of(board_t *board, unsigned type, const void *payload, size_t size,
+                       uint8_t *bytes) {
     frame_t frame = {
         .type = (uint8_t)type, .seq = ++board->plant_seq, .payload = payload, .size = size};
-    size_t count = frame_encode(&frame, bytes), sent = 0;
+    return frame_encode(&frame, bytes);
+}
+
+static int send_bytes(board_t *board, const uint8_t *bytes, size_t count) {
+    size_t sent = 0;
     memset(&board->plant_parser, 0, sizeof board->plant_parser);
     while (sent < count) {
         ssize_t n = write(board->plant_fd, bytes + sent, count - sent);
@@ -98,9 +102,9 @@ static void drain(board_t *board) {
     }
 }
 
-static int exchange(board_t *board, unsigned type, const void *payload, size_t size, taker_t take,
+static int exchange(board_t *board, const uint8_t *bytes, size_t count, taker_t take,
                     void *answer) {
-    if (board->plant_closed || send_frame(board, type, payload, size) != 0 ||
+    if (board->plant_closed || send_bytes(board, bytes, count) != 0 ||
         receive(board, take, answer) != 0) {
         drain(board);
         return -1;
@@ -109,13 +113,38 @@ static int exchange(board_t *board, unsigned type, const void *payload, size_t s
 }
 
 typedef struct {
+    board_t *board;
+    uint64_t time_us;
+    uint32_t period_us;
+    unsigned count;
+} poses_t;
+
+static int take_pose(void *answer, const frame_t *frame) {
+    poses_t *wanted = answer;
+    board_t *board = wanted->board;
+    wire_plant_pose_t *pose = &board->poses[board->pose_count];
+    if (frame->type != WIRE_PLANT_POSE || frame->size != sizeof *pose) {
+        return -1;
+    }
+    memcpy(pose, frame->payload, sizeof *pose);
+    if (pose->time_us != wanted->time_us + (uint64_t)board->pose_count * wanted->period_us) {
+        return -1;
+    }
+    return ++board->pose_count < wanted->count;
+}
+
+typedef struct {
     const wire_plant_write_t *asked;
     float *applied;
+    poses_t *then; /* what was asked together with it; NULL: nothing */
 } applied_t;
 
 static int take_applied(void *answer, const frame_t *frame) {
     applied_t *wanted = answer;
     wire_plant_applied_t got;
+    if (wanted->asked == NULL) {
+        return take_pose(wanted->then, frame);
+    }
     if (frame->type != WIRE_PLANT_APPLIED || frame->size != sizeof got) {
         return -1;
     }
@@ -125,7 +154,18 @@ static int take_applied(void *answer, const frame_t *frame) {
         return -1;
     }
     memcpy(wanted->applied + got.offset, got.values, got.count * sizeof(float));
-    return 0;
+    wanted->asked = NULL; /* the frames that follow are poses */
+    return wanted->then != NULL;
+}
+
+/* In lock-step the next look is known when an output is written, and is asked for with it:
+ * one exchange less per sample. */
+static size_t ask_ahead(board_t *board, uint64_t time_us, poses_t *poses, uint8_t *bytes) {
+    uint64_t next_us = time_us + board->look_period_us;
+    wire_plant_look_t look = {
+        .time_us = next_us, .period_us = board->look_period_us, .count = board->look_count};
+    *poses = (poses_t){board, next_us, look.period_us, look.count};
+    return frame_of(board, WIRE_PLANT_LOOK, &look, sizeof look, bytes);
 }
 
 int plant_write(board_t *board, uint64_t time_us, unsigned target, const float *values,
@@ -140,8 +180,16 @@ int plant_write(board_t *board, uint64_t time_us, unsigned target, const float *
             .count = (uint16_t)count,
         };
         memcpy(write.values, values + at, count * sizeof(float));
-        applied_t answer = {&write, applied};
-        if (exchange(board, WIRE_PLANT_WRITE, &write, sizeof write, take_applied, &answer) != 0) {
+        uint8_t bytes[2 * FRAME_MAX];
+        poses_t poses;
+        applied_t answer = {&write, applied, NULL};
+        size_t size = frame_of(board, WIRE_PLANT_WRITE, &write, sizeof write, bytes);
+        if (board->lock_step && board->look_count > 1) {
+            answer.then = &poses;
+            size += ask_ahead(board, time_us, &poses, bytes + size);
+        }
+        if (exchange(board, bytes, size, take_applied, &answer) != 0) {
+            board->pose_at = board->pose_count = 0;
             return -1;
         }
     }
@@ -188,28 +236,9 @@ int plant_sample(board_t *board, uint64_t time_us, float *displacement, float *e
         .displacement = displacement,
         .elongation = elongation,
     };
-    return exchange(board, WIRE_PLANT_SAMPLE, &request, sizeof request, take_sense, &answer);
-}
-
-typedef struct {
-    board_t *board;
-    uint64_t time_us;
-    uint32_t period_us;
-    unsigned count;
-} poses_t;
-
-static int take_pose(void *answer, const frame_t *frame) {
-    poses_t *wanted = answer;
-    board_t *board = wanted->board;
-    wire_plant_pose_t *pose = &board->poses[board->pose_count];
-    if (frame->type != WIRE_PLANT_POSE || frame->size != sizeof *pose) {
-        return -1;
-    }
-    memcpy(pose, frame->payload, sizeof *pose);
-    if (pose->time_us != wanted->time_us + (uint64_t)board->pose_count * wanted->period_us) {
-        return -1;
-    }
-    return ++board->pose_count < wanted->count;
+    uint8_t bytes[FRAME_MAX];
+    size_t size = frame_of(board, WIRE_PLANT_SAMPLE, &request, sizeof request, bytes);
+    return exchange(board, bytes, size, take_sense, &answer);
 }
 
 int plant_pose(board_t *board, uint64_t time_us, uint32_t period_us, uint32_t ahead, float *angle,
@@ -219,8 +248,12 @@ int plant_pose(board_t *board, uint64_t time_us, uint32_t period_us, uint32_t ah
         uint32_t count = 1 + (ahead < most ? ahead : most);
         wire_plant_look_t request = {.time_us = time_us, .period_us = period_us, .count = count};
         poses_t answer = {board, time_us, period_us, count};
+        uint8_t bytes[FRAME_MAX];
+        size_t size = frame_of(board, WIRE_PLANT_LOOK, &request, sizeof request, bytes);
         board->pose_at = board->pose_count = 0;
-        if (exchange(board, WIRE_PLANT_LOOK, &request, sizeof request, take_pose, &answer) != 0) {
+        board->look_period_us = period_us;
+        board->look_count = count > board->look_count ? count : board->look_count;
+        if (exchange(board, bytes, size, take_pose, &answer) != 0) {
             board->pose_at = board->pose_count = 0;
             return -1;
         }

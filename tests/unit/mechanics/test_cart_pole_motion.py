@@ -296,3 +296,22 @@ def test_what_cannot_be_is_refused() -> None:
         motion.step(CartPoleState(0.0, 0.0, 1e200, 0.0), 0.0, 1.0)
     with pytest.raises(MechanicsError, match="pole_mass"):
         CartPoleMotion(CartPoleParameters(pole_mass=0.0))
+
+
+@pytest.mark.parametrize("parameters", [DRY, CartPoleParameters(stops=(-0.3, 0.3))])
+def test_many_steps_in_one_call_are_the_same_steps_to_the_bit(
+    parameters: CartPoleParameters,
+) -> None:
+    motion = CartPoleMotion(parameters)
+    forces = np.array(jolts(3, 60, 20, 30.0))
+    stepwise = travel(motion, CartPoleState(0.2, 0.0, 0.0, 0.0), forces.tolist())
+    states, calls = [CartPoleState(0.2, 0.0, 0.0, 0.0)], 0
+    while (done := len(states) - 1) < len(forces):
+        smooth = motion.glide(states[-1], forces[done : done + 50], 1e-3)
+        states += [CartPoleState(*row) for row in smooth.tolist()]
+        if not len(smooth):  # something happens in this step
+            states.append(motion.step(states[-1], forces[done], 1e-3))
+        calls += 1
+    assert np.array(states).tobytes() == stepwise.tobytes()
+    assert calls < len(forces) / 4
+    assert motion.glide(states[0], np.array([math.nan]), 1e-3).shape == (0, 4)

@@ -95,6 +95,7 @@ def test_noise_depends_on_time_and_seed_and_not_on_what_was_asked_before() -> No
     backwards = {t: other.at(t).copy() for t in reversed(times)}
     for t in times:
         np.testing.assert_array_equal(forwards[t], backwards[t])
+    np.testing.assert_array_equal(TimeNoise(3, 52).each(times), [*forwards.values()])
     every = np.array([*forwards.values(), TimeNoise(4, 52).at(0)])
     assert len(np.unique(every)) == every.size
 
