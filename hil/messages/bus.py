@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -353,7 +353,8 @@ def unpack(
     except (msgspec.DecodeError, RecursionError) as error:
         raise LinkError(f"bus message refused: {error}") from None
     kind: type[BusStruct] = type(message)
-    refs = [getattr(message, name) for name in _array_fields(kind)]
+    found = (getattr(message, name) for name in _array_fields(kind))
+    refs = [ref for ref in found if ref is not None]
     if len(refs) != len(frames) - 1:
         raise LinkError(
             f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
@@ -365,7 +366,11 @@ def unpack(
 @functools.cache
 def _array_fields(kind: type[BusStruct]) -> tuple[str, ...]:
     hints = get_type_hints(kind)
-    return tuple(name for name in kind.__struct_fields__ if hints[name] is ArrayRef)
+    return tuple(
+        name
+        for name in kind.__struct_fields__
+        if hints[name] is ArrayRef or ArrayRef in get_args(hints[name])  # one that may be None
+    )
 
 
 def _array(ref: ArrayRef, frame: bytes) -> AnyArray:
