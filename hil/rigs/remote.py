@@ -203,6 +203,16 @@ class RemoteDynamicRig(AbstractRemoteRig, AbstractDynamicRig):
             flags=sample.flags,
         )
 
+    def activate(self) -> None:
+        """Power the outputs; what was sampled before is nobody's."""
+        super().activate()
+        self._next = None
+
+    def deactivate(self) -> None:
+        """Take the power off; what was sampled before is nobody's."""
+        super().deactivate()
+        self._next = None
+
     def clear(self) -> None:
         """Leave fault; what was sampled before is nobody's."""
         super().clear()

@@ -241,8 +241,10 @@ class Instrument:
         return self._springs() if group == "STIFFNESS" else self._nodes()
 
     def _require_idle(self) -> None:
+        """Refuse while a run is under way; one that is held is given up: its settings change."""
         if self._run is not None and self._run.state == "OP":
             raise ScpiError(ErrorCode.SETTINGS_CONFLICT, "a run is under way; MODE IC ends it")
+        self._abandon()
 
     def _case_us(self) -> int:
         r = self._registers

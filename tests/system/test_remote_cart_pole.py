@@ -48,6 +48,15 @@ def test_it_comes_with_the_write_is_read_once_and_counts_as_missed_when_it_is_no
     np.testing.assert_array_equal(times, [PERIOD_US, PERIOD_US, PERIOD_US, 3 * PERIOD_US])
 
 
+def test_what_came_before_a_deactivation_is_not_read_after_it(tmp_path: Path) -> None:
+    config, _ = balance(tmp_path, **REST)
+    with mirror(config, tmp_path), active(config) as rig:
+        rig.read()
+        rig.write(np.array([1.0]))  # its answer brings a sample with a force
+        rig.deactivate()
+        assert rig.read().u == pytest.approx([0.0])
+
+
 def test_a_token_that_ends_before_that_sample_is_told_by_the_read(tmp_path: Path) -> None:
     config, record = balance(tmp_path, **REST)
     late = RemoteDynamicRig(address(config), mint=Minting, client="late", life_us=7_500)

@@ -53,6 +53,21 @@ def prepared() -> Instrument:
     return instrument
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [b"NETW:DEF 2," + block(b""), b"RUN:BATC 3,4,2", b"INP:NOD " + block(integers(np.array([0])))],
+)
+def test_a_held_run_whose_settings_change_is_given_up(setting: bytes) -> None:
+    instrument = prepared()
+    for line in (b"INIT", b"MODE HALT", setting):
+        say(instrument, line)
+        assert error(instrument) == 0, line
+    say(instrument, b"MODE OP")
+    assert error(instrument) == ErrorCode.SETTINGS_CONFLICT
+    instrument.advance()  # with nothing to go on with
+    assert say(instrument, b"RUN:STAT?").split(b",")[1] == b"IDLE"
+
+
 def test_the_manual_has_every_command() -> None:
     manual = MANUAL.read_text()
     for pattern in made()._commands():

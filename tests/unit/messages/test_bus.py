@@ -30,6 +30,20 @@ def test_arrays_arrive_as_they_left() -> None:
     assert array.dtype == np.float64
 
 
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_an_array_that_may_be_absent_is_counted_when_it_is_there(at_rest: bool) -> None:
+    inputs, initial = np.ones((2, 3, 1)), np.zeros((2, 8))
+    request = bus.RunBatch(
+        seq=1, t_ns=2, deadline_ns=3, lease="x", every=1, inputs=bus.ArrayRef.of(inputs),
+        initial=None if at_rest else bus.ArrayRef.of(initial),
+    )  # fmt: skip
+    sent = (inputs,) if at_rest else (inputs, initial)
+    _, found = bus.unpack(COMMANDS, [bytes(frame) for frame in bus.pack(request, *sent)])
+    assert len(found) == len(sent)
+    for array, was in zip(found, sent, strict=True):
+        np.testing.assert_array_equal(array, was)
+
+
 @pytest.mark.parametrize(
     "frames",
     [
