@@ -1,7 +1,7 @@
 """From a sensor's message to the actuator's: the loop over ipc, on a schedule.
 
     python benchmarks/bench_loop.py [--json] [--seconds S] [--priority N] [--cpus 1]
-                                    [--model F] [--plot PNG]
+                                    [--doze] [--model F] [--plot PNG]
 
 Two processes. The sensor holds a cart-pole (the equations, RK4, poses of 4096 counts a turn
 and 50 µm) and answers on the bus as a mirror does: it sends a sample at its time, on an
@@ -18,7 +18,8 @@ out, with a line that says so, where torch or CVXPY is not installed.
 
 Both processes ask for short timers, no garbage collection, SCHED_FIFO (--priority, 0: not) and
 the CPUs of --cpus ("all": as they come), before the threads of ZeroMQ are made, so that these
-have it, too. What they were given stands in the report and under the table.
+have it, too; the controller keeps the CPUs awake between two periods (--doze: not). What they
+were given stands in the report and under the table.
 """
 
 from __future__ import annotations
@@ -246,10 +247,12 @@ def make_controller(method: str, model: FnodeModel, dt: float) -> AbstractContro
     return CvxpyMpc(rebuilt, dynamics=TorchJacobian(model))
 
 
-def wishes(asked: argparse.Namespace) -> RealTimeSettings:
-    """Return what both processes ask the system for."""
+def wishes(asked: argparse.Namespace, *, awake: bool) -> RealTimeSettings:
+    """Return what a process asks the system for."""
     cpus = () if asked.cpus == "all" else tuple(int(cpu) for cpu in asked.cpus.split(","))
-    return RealTimeSettings(priority=asked.priority, timer_slack=1, cpus=cpus, freeze_gc=True)
+    return RealTimeSettings(
+        priority=asked.priority, timer_slack=1, cpus=cpus, awake=awake, freeze_gc=True
+    )
 
 
 def control(
@@ -311,9 +314,13 @@ def measure(
     command = [sys.executable, __file__, "--controller", method, "--model", str(model_file)]
     command += ["--rate", str(rate), "--steps", str(steps)]
     command += ["--priority", str(asked.priority), "--cpus", asked.cpus]
+    command += ["--doze"] * asked.doze
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        with RealTime(wishes(asked)) as realtime, contextlib.closing(BusServer(ADDRESS)) as server:
+        with (
+            RealTime(wishes(asked, awake=False)) as realtime,
+            contextlib.closing(BusServer(ADDRESS)) as server,
+        ):
             sensor = Sensor(server, 1.0 / rate, paced=case != "free")
             sensor.greet()
             sensor.run(steps)
@@ -387,6 +394,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--priority", type=int, default=50, help="SCHED_FIFO, 0: not; default 50")
     last = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     parser.add_argument("--cpus", default=str(last), help=f"of both: 0,1 or all; default {last}")
+    parser.add_argument("--doze", action="store_true", help="let the CPUs sleep in between")
     parser.add_argument("--model", type=Path, help="an FNODE of `hil fit`; none: learn one")
     parser.add_argument("--plot", type=Path, help="where to draw the latencies, a PNG")
     for word, kind in (("--controller", str), ("--rate", int), ("--steps", int)):
@@ -401,7 +409,8 @@ def main() -> None:
     """Measure, print a table, and with --json end with one JSON object."""
     asked = arguments()
     if asked.controller:
-        control(asked.controller, asked.model, 1.0 / asked.rate, asked.steps, wishes(asked))
+        wanted = wishes(asked, awake=not asked.doze)
+        control(asked.controller, asked.model, 1.0 / asked.rate, asked.steps, wanted)
         return
     if THREADS not in os.environ:  # one BLAS thread; NumPy reads the number when it loads
         one = {THREADS: "1", "OMP_NUM_THREADS": "1"}

@@ -1,9 +1,11 @@
 """What a loop may ask of the operating system to be on time, and what it was given.
 
-Four things, each of which a system may refuse: a real-time priority (SCHED_FIFO), short
+Five things, each of which a system may refuse: a real-time priority (SCHED_FIFO), short
 timers (Linux lets a sleep end up to 50 µs late to save power, `prctl(2)` PR_SET_TIMERSLACK),
-CPUs of its own, and no pause for Python's garbage collector. A refusal is told in one line
-and the loop runs without: nothing here is needed to be safe.
+CPUs of its own, CPUs that do not sleep between two periods (one that does wakes up slowly, and
+in a virtual machine somebody else had it meanwhile), and no pause for Python's garbage
+collector. A refusal is told in one line and the loop runs without: nothing here is needed to
+be safe.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import contextlib
 import ctypes
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +29,15 @@ from hil.config import Settings
 T = TypeVar("T")
 SCHED_FIFO = 1  # <linux/sched.h>
 PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 29, 30  # <linux/prctl.h>
+SPIN = """
+import os, sys
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # anything else goes first, at once
+os.sched_setaffinity(0, {int(sys.argv[1])})
+print(flush=True)
+while os.getppid() == int(sys.argv[2]):  # outlives nobody, however they end
+    for _ in range(100_000):
+        pass
+"""
 
 
 class RealTimeSettings(Settings, frozen=True, kw_only=True):
@@ -37,6 +50,10 @@ class RealTimeSettings(Settings, frozen=True, kw_only=True):
         int, Meta(ge=0, le=10**9, description="how late a timer may be, ns; 0: as the system has")
     ] = 0
     cpus: Annotated[tuple[int, ...], Meta(description="to run on, from 0; empty: all")] = ()
+    awake: Annotated[
+        bool,
+        Meta(description="keep its CPUs busy with a process of the lowest priority (SCHED_IDLE)"),
+    ] = False
     freeze_gc: Annotated[bool, Meta(description="no garbage collection during the loop")] = False
 
 
@@ -93,6 +110,31 @@ class LinuxSystem:
         os.sched_setaffinity(0, cpus)
         return before
 
+    def keep_awake(self) -> Callable[[], None]:
+        """Keep the CPUs this may run on from sleeping; return the way back."""
+        if not hasattr(os, "SCHED_IDLE"):
+            raise OSError("this system has no SCHED_IDLE")
+        busy: list[subprocess.Popen[str]] = []
+
+        def rest() -> None:
+            for process in busy:
+                process.kill()
+                process.communicate()
+
+        for cpu in sorted(os.sched_getaffinity(0)):
+            command = [sys.executable, "-IS", "-c", SPIN, str(cpu), str(os.getpid())]
+            process = subprocess.Popen(
+                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+            busy.append(process)
+            assert process.stdout is not None
+            if process.stdout.readline() != "\n":
+                _, said = process.communicate()
+                rest()
+                raise OSError((said.splitlines() or ["its process ended"])[-1])
+        return rest
+
     def freeze_gc(self) -> Callable[[], None]:
         """Stop the collector, with what there is out of its sight; return the way back."""
         if not gc.isenabled():  # somebody else's doing, and theirs to undo
@@ -136,6 +178,8 @@ class RealTime:
                 system.set_cpus,
                 set(wanted.cpus),
             )
+        if wanted.awake:  # before a priority, which a process started later would have at first
+            self._start("CPUs kept awake", "nothing else is lost", system.keep_awake)
         if wanted.priority:  # after the rest: what is asked last is had for the shortest time
             self._ask(
                 f"SCHED_FIFO priority {wanted.priority}",
@@ -145,9 +189,17 @@ class RealTime:
                 (SCHED_FIFO, wanted.priority),
             )
         if wanted.freeze_gc:
-            self._undo.append(system.freeze_gc())
-            self.answers.append(Answer("garbage collection off", "", ""))
+            self._start("garbage collection off", "", system.freeze_gc)
         return self
+
+    def _start(self, asked: str, todo: str, call: Callable[[], Callable[[], object]]) -> None:
+        try:
+            undo = call()
+        except OSError as error:
+            self.answers.append(Answer(asked, error.strerror or str(error), todo))
+            return
+        self.answers.append(Answer(asked, "", ""))
+        self._undo.append(undo)
 
     def _ask(self, asked: str, todo: str, call: Callable[[T], T], value: T) -> None:
         try:

@@ -106,7 +106,7 @@ class PoseEstimator(AbstractEstimator):
         nx = self._dynamics.nx
         for _ in range(periods if self._begun else 0):
             known = self._prepared
-            if known is None or known[0] is not self._state or not np.array_equal(known[1], u):
+            if known is None or known[0] is not self._state or known[1].tobytes() != u.tobytes():
                 known = self._predicted(u)
             self._on_the_way.append(known[1])
             self._on_the_way.popleft()

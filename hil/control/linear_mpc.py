@@ -1,8 +1,8 @@
 """Model predictive control by an exact solver that is done when no bound is active.
 
-The plan without bounds comes from one Riccati recursion (`riccati`; `steady` where all periods
-are alike and the end is pinned). If it keeps all bounds it is the solution of the bounded
-problem as well, and the Solution says "no bound active".
+The plan without bounds comes from one Riccati recursion: `riccati`, or where all periods are
+alike in one call, `steady` with a pinned end and `charged` with one that costs. If it keeps all
+bounds it is the solution of the bounded problem as well, and the Solution says "no bound active".
 If not, the dual active set (`active_set`) takes over, exactly. Either way the plan is
 checked against the optimality conditions of the problem as it was given before it is handed
 out; one that does not pass is FAILED, and no plan is handed out.
@@ -26,11 +26,13 @@ from hil.control.active_set import (
     worst,
 )
 from hil.control.base import AbstractController, Solution, SolutionStatus
+from hil.control.charged import ChargedPlans
 from hil.control.discretise import contiguous, period
 from hil.control.formulation import Formulation, MpcSettings
+from hil.control.plan_checks import Found
 from hil.control.planner import Outcome, Planner
 from hil.control.riccati import Cost, Factors, Stages, factor, feedforward, unbounded
-from hil.control.steady import Found, SteadyPlans
+from hil.control.steady import SteadyPlans
 from hil.models.base import AbstractDynamics
 from hil.types import Array
 
@@ -98,9 +100,10 @@ class LinearMpc(AbstractController):
         self._origin_factors = factor(self._origin, self._cost, self._horizon)
         self._dynamics, self._order = dynamics, formulation.order
         self._dt = settings.dt
-        self._steady: SteadyPlans | None = None
-        if settings.terminal == "pinned" and settings.linearise != "horizon":
-            self._steady = SteadyPlans(formulation)
+        self._alike: SteadyPlans | ChargedPlans | None = None
+        if settings.linearise != "horizon":
+            kind = SteadyPlans if settings.terminal == "pinned" else ChargedPlans
+            self._alike = kind(formulation)
         self._planner = Planner(formulation, self._solve_stages, self._solve_at)
         rest, bounds = np.zeros(dynamics.nx), formulation.bounds()
         solve_with(self._origin_factors, self._origin, self._cost, bounds, rest, rest)
@@ -125,8 +128,8 @@ class LinearMpc(AbstractController):
 
     def _solve_at(self, start: Array, present: Array, target: Array, bounds: Bounds) -> Outcome:
         here = contiguous(self._dynamics.linearise(start, present))
-        if self._steady is not None:
-            quick = self._steady.at(here, start, present, target, bounds)
+        if self._alike is not None:
+            quick = self._alike.at(here, start, present, target, bounds)
             if quick is not None and quick.error <= OPTIMAL:
                 return _free(quick)
         stages = Stages(*period(*here, start, present, self._dt, self._order))
@@ -135,8 +138,8 @@ class LinearMpc(AbstractController):
     def _solve_stages(self, stages: Stages, start: Array, target: Array, bounds: Bounds) -> Outcome:
         given = stages, self._cost, bounds, start, target
         if stages is self._origin:
-            if self._steady is not None:
-                quick = self._steady.at_origin(start, target, bounds)
+            if self._alike is not None:
+                quick = self._alike.at_origin(start, target, bounds)
                 if quick is not None and quick.error <= OPTIMAL:
                     return _free(quick)
             found = solve_with(self._origin_factors, *given)

@@ -20,21 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hil.compiled import compiled, inlined
-from hil.control.active_set import TOLERANCE, Bounds
+from hil.control.active_set import Bounds
 from hil.control.discretise import contiguous
 from hil.control.doubling import invert, solve_square, stationary, times
 from hil.control.formulation import Formulation
+from hil.control.plan_checks import Found, Limits, as_found, beyond, missed, period, residual
 from hil.types import Array
 
 ARRIVED = 1e-13  # gap at the end, over 1 + |r|, that another pass would not mend
-
-
-class Found(NamedTuple):
-    """A plan that keeps all bounds, and its largest KKT residual."""
-
-    error: float
-    inputs: Array  # (N, nu)
-    states: Array  # (N + 1, nx)
 
 
 class Steady(NamedTuple):
@@ -197,76 +190,6 @@ def to_the_end(
 
 
 @inlined
-def beyond(inputs: Array, states: Array, limits: Array, last: int) -> float:
-    """Return by how much bounds are exceeded, in their scales; limits: (3, nu + nx)."""
-    nu, nx = inputs.shape[1], states.shape[1]
-    found = -np.inf
-    for i in range(nu):
-        highest, lowest = -np.inf, np.inf
-        for k in range(len(inputs)):
-            highest, lowest = max(highest, inputs[k, i]), min(lowest, inputs[k, i])
-        over = max(highest - limits[1, i], limits[0, i] - lowest)
-        found = max(found, over / limits[2, i])
-    for i in range(nx):
-        highest, lowest = -np.inf, np.inf
-        for k in range(1, last + 1):
-            highest, lowest = max(highest, states[k, i]), min(lowest, states[k, i])
-        over = max(highest - limits[1, nu + i], limits[0, nu + i] - lowest)
-        found = max(found, over / limits[2, nu + i])
-    return found
-
-
-@inlined
-def residual(
-    at: Steady, turned: Array, q: Array, r: Array, inputs: Array, states: Array, target: Array,
-    costate: Array,
-) -> float:  # fmt: skip
-    """Return the largest KKT residual but for the bounds, as `active_set.residual` takes it.
-
-    costate: (nx,), that of the end; it is used up.
-    """
-    horizon, nu = inputs.shape
-    nx = len(target)
-    error, poison = 0.0, 0.0  # max() loses a NaN, a sum keeps it
-    slope, before = np.empty(nu), np.empty(nx)
-    for i in range(nx):
-        gap = abs(states[horizon, i] - target[i]) / (1.0 + abs(target[i]))
-        error, poison = max(error, gap), poison + gap
-    for k in range(horizon - 1, -1, -1):
-        for i in range(nx):
-            total, size = at.c[i] - states[k + 1, i], 1.0
-            for m in range(nx):
-                term = at.a[i, m] * states[k, m]
-                total, size = total + term, max(size, abs(term))
-            for m in range(nu):
-                term = at.b[i, m] * inputs[k, m]
-                total, size = total + term, max(size, abs(term))
-            gap = abs(total) / size
-            error, poison = max(error, gap), poison + gap
-        for i in range(nu):
-            total, size = 0.0, 1.0
-            for m in range(nu):
-                term = r[i, m] * inputs[k, m]
-                total, size = total + term, max(size, abs(term))
-            slope[i] = total
-            for m in range(nx):
-                term = at.b[m, i] * costate[m]
-                total, size = total + term, max(size, abs(term))
-            gap = abs(total) / size
-            error, poison = max(error, gap), poison + gap
-        for j in range(nx):
-            total = 0.0
-            for m in range(nx):
-                total += q[j, m] * (states[k, m] - target[m])
-                total += turned[j, m] * costate[m]
-            for m in range(nu):
-                total += at.gain[m, j] * slope[m]
-            before[j] = total
-        costate[:] = before
-    return np.nan if np.isnan(poison) else error
-
-
-@inlined
 def planned(
     at: Steady, q: Array, r: Array, start: Array, target: Array, limits: Array, horizon: int
 ) -> tuple[float, float, Array, Array]:
@@ -291,43 +214,9 @@ def planned(
     for i in range(nx):
         costate[i] -= force[i]
     over = beyond(inputs, states, limits, horizon - 1)
-    error = residual(at, turned, q, r, inputs, states, target, costate)
-    return over, error, inputs, states
-
-
-@inlined
-def period(
-    acceleration: Array, by_state: Array, by_input: Array, x: Array, u: Array, dt: float,
-    order: int, at: Steady,
-) -> None:  # fmt: skip
-    """Fill A, B and c of a period from the slopes at (x, u), as `discretise.period` has them."""
-    nx, nu = at.b.shape
-    nq = nx // 2
-    slope, drive, rest = np.zeros((nx, nx)), np.zeros((nx, nu)), np.zeros((nx, 1))
-    for i in range(nq):
-        slope[i, nq + i], rest[i, 0] = 1.0, 0.0
-        total = acceleration[i]
-        for j in range(nx):
-            slope[nq + i, j] = by_state[i, j]
-            total -= by_state[i, j] * x[j]
-        for j in range(nu):
-            drive[nq + i, j] = by_input[i, j]
-            total -= by_input[i, j] * u[j]
-        rest[nq + i, 0] = total
-    series, work = np.eye(nx) * dt, np.empty((nx, nx))
-    for m in range(order, 1, -1):
-        times(slope, series, work)
-        for i in range(nx):
-            for j in range(nx):
-                series[i, j] = dt * ((1.0 if i == j else 0.0) + work[i, j] / m)
-    times(slope, series, at.a)
-    times(series, drive, at.b)
-    for i in range(nx):
-        at.a[i, i] += 1.0
-        total = 0.0
-        for j in range(nx):
-            total += series[i, j] * rest[j, 0]
-        at.c[i] = total
+    gain = at.gain.reshape((1, nu, nx))
+    error = residual(at.a, at.b, at.c, gain, q, r, inputs, states, target, costate)
+    return over, max(error, missed(states[horizon], target)), inputs, states
 
 
 @inlined
@@ -372,7 +261,7 @@ def solver(nx: int, nu: int) -> Callable[..., tuple[float, float, Array, Array]]
         q = weights[: nx * nx].reshape((nx, nx))
         r = weights[nx * nx :].reshape((nu, nu))
         if fresh:
-            period(acceleration, by_state, by_input, x, u, dt, order, at)
+            period(acceleration, by_state, by_input, x, u, dt, order, at.a, at.b, at.c)
             if not steady(at, q, r):
                 return np.inf, np.inf, np.empty((0, nu)), np.empty((0, nx))
         keep(at, kept, fresh)
@@ -394,20 +283,20 @@ class SteadyPlans:
         nx, nu = formulation.dynamics.nx, formulation.dynamics.nu
         self._solve = solver(nx, nu)
         self._weights = np.concatenate([cost.q.ravel(), cost.r.ravel()])
-        self._bounds = formulation.bounds()
-        self._limits = _flat(self._bounds)
+        bounds = formulation.bounds()
+        self._limits = Limits(bounds)
         self._dt, self._order, self._horizon = settings.dt, formulation.order, settings.horizon
         rest, idle = np.zeros(nx), np.zeros(nu)
         self._origin, self._moving = np.zeros(cells(nx, nu)), np.zeros(cells(nx, nu))
         self._at_origin = *contiguous(formulation.dynamics.linearise(rest, idle)), rest, idle
-        over, *_ = self._call(self._origin, True, self._at_origin, rest, rest, self._bounds)
+        over, *_ = self._call(self._origin, True, self._at_origin, rest, rest, bounds)
         self._usable = over < np.inf
 
     def at_origin(self, start: Array, target: Array, bounds: Bounds) -> Found | None:
         """Return the plan with the model linearised at the origin, or None: bounds matter."""
         if not self._usable:
             return None
-        return _found(*self._call(self._origin, False, self._at_origin, start, target, bounds))
+        return as_found(*self._call(self._origin, False, self._at_origin, start, target, bounds))
 
     def at(
         self,
@@ -422,29 +311,13 @@ class SteadyPlans:
         here: acceleration and its slopes by state and input, contiguous.
         """
         point = *here, start, u
-        return _found(*self._call(self._moving, True, point, start, target, bounds))
+        return as_found(*self._call(self._moving, True, point, start, target, bounds))
 
     def _call(
         self, kept: Array, fresh: bool, point: tuple[Array, ...], start: Array, target: Array,
         bounds: Bounds,
     ) -> tuple[float, float, Array, Array]:  # fmt: skip
-        limits = self._limits if bounds is self._bounds else _flat(bounds)
         return self._solve(
-            kept, fresh, *point, self._dt, self._order, self._weights, start, target, limits,
-            self._horizon,
+            kept, fresh, *point, self._dt, self._order, self._weights, start, target,
+            self._limits.of(bounds), self._horizon,
         )  # fmt: skip
-
-
-def _found(over: float, error: float, inputs: Array, states: Array) -> Found | None:
-    return Found(error, inputs, states) if over <= TOLERANCE else None
-
-
-def _flat(bounds: Bounds) -> Array:
-    """Return lowest, highest and scale of inputs and states, (3, nu + nx)."""
-    return np.array(
-        [
-            np.concatenate([bounds.input_low, bounds.state_low]),
-            np.concatenate([bounds.input_high, bounds.state_high]),
-            np.concatenate([bounds.input_scale, bounds.state_scale]),
-        ]
-    )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_are
 
+from hil.control.charged import ChargedPlans
 from hil.control.discretise import contiguous
 from hil.control.doubling import solve_square, stationary
-from hil.control.formulation import Formulation, MpcSettings
+from hil.control.formulation import Formulation
 from hil.control.riccati import factor, feedforward, unbounded
 from hil.control.steady import SteadyPlans
 from hil.models.analytic import CartPoleModel
@@ -48,10 +49,18 @@ def general(formulation: Formulation, x: Array, u: Array, target: Array) -> tupl
     return plan.inputs, plan.states
 
 
+ENDS = [("pinned", SteadyPlans), ("lqr", ChargedPlans)]
+Plans = type[SteadyPlans] | type[ChargedPlans]
+
+
+@pytest.mark.parametrize(("end", "kind"), ENDS)
 @pytest.mark.parametrize("discretise", ["euler", "rk4"])
-def test_plans_of_the_cart_pole_are_those_of_the_recursion(discretise: str) -> None:
-    formulation = Formulation(settings(linearise="state", discretise=discretise), CartPoleModel())
-    plans, bounds = SteadyPlans(formulation), formulation.bounds()
+def test_plans_of_the_cart_pole_are_those_of_the_recursion(
+    discretise: str, end: str, kind: Plans
+) -> None:
+    chosen = settings(linearise="state", discretise=discretise, terminal=end)
+    formulation = Formulation(chosen, CartPoleModel())
+    plans, bounds = kind(formulation), formulation.bounds()
     random = np.random.default_rng(3)
     for _ in range(20):
         x, u = random.uniform(-0.4, 0.4, 4), random.uniform(-5, 5, 1)
@@ -67,16 +76,18 @@ def test_plans_of_the_cart_pole_are_those_of_the_recursion(discretise: str) -> N
         # the last call at another point leaves nothing behind
         np.testing.assert_array_equal(
             at_origin.inputs,
-            SteadyPlans(formulation).at_origin(x, target, bounds).inputs,  # type: ignore[union-attr]
+            kind(formulation).at_origin(x, target, bounds).inputs,  # type: ignore[union-attr]
         )
 
 
-def two_inputs() -> Formulation:
+def two_inputs(end: str) -> Formulation:
     by_state = np.array([[12.0, 0.0, -0.1, 0.0], [-3.0, 0.5, 0.0, -0.2]])
     dynamics = LinearDynamics(by_state, np.array([[-2.0, 0.3], [1.0, 0.5]]), np.array([0.3, -0.2]))
     limits = ((-40.0, 30.0), (-55.0, 60.0))
-    chosen = MpcSettings(
+    chosen = settings(
         input_limits=limits,
+        state_limits=(),
+        terminal=end,
         input_weights=(2.0, 0.5),
         state_weights=(3.0, 1.0, 0.2, 0.1),
         horizon=30,
@@ -84,19 +95,23 @@ def two_inputs() -> Formulation:
     return Formulation(chosen, dynamics)
 
 
-def test_two_inputs_an_offset_and_weights() -> None:
-    formulation = two_inputs()
+@pytest.mark.parametrize(("end", "kind"), ENDS)
+def test_two_inputs_an_offset_and_weights(end: str, kind: Plans) -> None:
+    formulation = two_inputs(end)
     x, target = np.array([0.1, -0.3, 0.2, 0.1]), np.array([0.0, 0.4, 0.0, 0.0])
-    found = SteadyPlans(formulation).at_origin(x, target, formulation.bounds())
+    found = kind(formulation).at_origin(x, target, formulation.bounds())
     assert found is not None
     inputs, states = general(formulation, x, np.zeros(2), target)
     np.testing.assert_allclose(found.inputs, inputs, atol=1e-10)
     np.testing.assert_allclose(found.states, states, atol=1e-10)
 
 
-def test_a_plan_beyond_a_bound_or_not_a_number_is_none_or_does_not_check() -> None:
-    formulation = two_inputs()
-    plans, bounds = SteadyPlans(formulation), formulation.bounds()
+@pytest.mark.parametrize(("end", "kind"), ENDS)
+def test_a_plan_beyond_a_bound_or_not_a_number_is_none_or_does_not_check(
+    end: str, kind: Plans
+) -> None:
+    formulation = two_inputs(end)
+    plans, bounds = kind(formulation), formulation.bounds()
     x = np.array([0.1, -0.3, 0.2, 0.1])
     free = plans.at_origin(x, np.zeros(4), bounds)
     assert free is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -84,6 +85,30 @@ def test_a_cpu_that_is_not_there_is_refused() -> None:
     with RealTime(RealTimeSettings(cpus=(4095,))) as realtime:
         assert os.sched_getaffinity(0) == before
     assert "of these 4095 cannot be had" in realtime.answers[0].line
+
+
+def children() -> set[int]:
+    """Return the processes this one started that are still there."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no SCHED_IDLE")
+def test_cpus_are_kept_awake_by_who_lets_everybody_else_go_first() -> None:
+    """One process per CPU, seen in /proc, of the lowest priority; gone with the wish."""
+    before = children()
+    with RealTime(RealTimeSettings(awake=True)) as realtime:
+        started = children() - before
+        found = [(os.sched_getscheduler(pid), os.sched_getaffinity(pid)) for pid in started]
+    assert [answer.line for answer in realtime.answers] == ["real time: CPUs kept awake"]
+    assert {policy for policy, _ in found} == {os.SCHED_IDLE}
+    assert sorted(cpu for _, cpus in found for cpu in cpus) == sorted(os.sched_getaffinity(0))
+    assert not children() & started
 
 
 UNPRIVILEGED = """
