@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hil.plots.style import BLUE, GREEN, GREY, INK, VERMILION, head, new_figure, save, style
-from hil.types import AnyArray, Array
+from hil.types import AnyArray
 
 COLORS = (BLUE, VERMILION, GREEN, INK, GREY)
 
@@ -29,7 +29,7 @@ def draw_sweep(
     every value is a number the axis is drawn to scale. Raises RunError when the file cannot be
     written.
     """
-    places = _places([name for groups in curves.values() for name in groups])
+    places, scaled = _places([name for groups in curves.values() for name in groups])
     gap = min(np.diff(sorted(set(places.values()))), default=1.0)
     with style():
         figure = new_figure(7.6, 4.4)
@@ -43,9 +43,10 @@ def draw_sweep(
             for place, values in zip(at, groups.values(), strict=True):
                 axes.plot([place] * len(values), list(values), "o", color=color, alpha=0.35, ms=5)
                 axes.plot([place] * 2, [min(values), max(values)], color=color, lw=1.0)
-            axes.plot(at[order], middle[order], "o-", color=color, label=label or "median")
+            marker = "o-" if scaled else "o"
+            axes.plot(at[order], middle[order], marker, color=color, label=label or "median")
         axes.set_xticks(list(places.values()), list(places))
-        axes.margins(x=0.1)
+        axes.margins(x=0.2)
         axes.set_xlabel(axis)
         axes.set_ylabel(metric)
         axes.legend(loc="best")
@@ -88,11 +89,11 @@ def draw_vehicles(
         return save(figure, path)
 
 
-def _places(names: Sequence[str]) -> dict[str, float]:
-    """Return where each value of an axis stands: at its number, or one after another."""
+def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
+    """Return where each value of an axis stands: at its number (true), or one after another."""
     once = list(dict.fromkeys(names))
     try:
-        found: Array = np.array([float(name) for name in once])
+        found, scaled = [float(name) for name in once], True
     except ValueError:
-        found = np.arange(len(once), dtype=float)
-    return dict(zip(once, found.tolist(), strict=True))
+        found, scaled = [float(place) for place in range(len(once))], False
+    return dict(zip(once, found, strict=True)), scaled

@@ -23,7 +23,7 @@ from hil.config import Config, build
 from hil.errors import ConfigError, InputError, LeaseError, RunError
 from hil.recording.run import CONFIG, RESULTS, Run
 from hil.services.progress import TrainingProgress
-from hil.sweep.base import AbstractExecutor, AbstractJob, Cost, Done, Result, Say, Task
+from hil.sweep.base import AbstractExecutor, AbstractJob, Cost, Done, Result, Say, Task, flat
 from hil.sweep.worker import COST
 
 TABLE = "table.csv"
@@ -38,6 +38,7 @@ class Outcome(msgspec.Struct, frozen=True):
     points: int
     kept: int  # of them done before, and found whole
     executor: str
+    workers_lost: int  # that died with a point in hand, which was done again; a cluster keeps quiet
     unit: str
     units: int
     cpu_seconds: float  # of all points, with their child processes
@@ -71,7 +72,7 @@ def sweep(config: Config, path: Path | None, runs: Path, executor: Opening, say:
         missing = [task for task in tasks if task.index not in done]
         say(f"run {run.path}" + (f", {kept} of {len(tasks)} points are done" if kept else ""))
         failed: dict[int, str] = {}
-        where = "nobody: all was done"
+        where, lost = "nobody: all was done", 0
         if missing:
             with executor() as workers:
                 where = workers.name
@@ -81,8 +82,9 @@ def sweep(config: Config, path: Path | None, runs: Path, executor: Opening, say:
                 except KeyboardInterrupt:
                     say(f"interrupted; go on with: hil sweep --resume {run.path}")
                     raise
+                lost = workers.lost
         whole = [done[index] for index in sorted(done)]
-        outcome = _finish(job, run, whole, len(tasks), kept, where, begun)
+        outcome = _finish(job, run, whole, len(tasks), kept, where, lost, begun)
     if failed:
         first = min(failed)
         raise RunError(
@@ -164,7 +166,8 @@ def _work(
                         say(line)
             left = (time.monotonic() - begun) / number * (len(tasks) - number)
             rate = f"{units / spent:.3g} {job.unit}/s per core, " if spent else ""
-            progress.advance(number, f"{rate}{left:.0f} s left")
+            lost = f", {executor.lost} workers lost" if executor.lost else ""
+            progress.advance(number, f"{rate}{left:.0f} s left{lost}")
 
 
 def _finish(
@@ -174,6 +177,7 @@ def _finish(
     points: int,
     kept: int,
     executor: str,
+    lost: int,
     begun: float,
 ) -> Outcome:
     table = _write_table(run.path / TABLE, done)
@@ -185,6 +189,7 @@ def _finish(
         points=points,
         kept=kept,
         executor=executor,
+        workers_lost=lost,
         unit=job.unit,
         units=units,
         cpu_seconds=round(spent, 3),
@@ -213,17 +218,6 @@ def _write_table(path: Path, done: Sequence[Done]) -> Path:
     return path
 
 
-def flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """Return a nested table with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{where}{key}.")
-        else:
-            found[f"{where}{key}"] = value
-    return found
-
-
 @contextlib.contextmanager
 def _lock(run: Run) -> Iterator[None]:
     """Hold a sweep's directory; the system lets go of it however this process ends."""
@@ -238,9 +232,12 @@ def _lock(run: Run) -> Iterator[None]:
 def summary(outcome: Outcome) -> str:
     """Return a result as lines for a person."""
     kept = f", {outcome.kept} of them done before" if outcome.kept else ""
+    lost = (
+        f", {outcome.workers_lost} of them died and were replaced" if outcome.workers_lost else ""
+    )
     return "\n".join(
         [
-            f"points     {outcome.points}{kept}, on {outcome.executor}",
+            f"points     {outcome.points}{kept}, on {outcome.executor}{lost}",
             *outcome.lines,
             f"work       {outcome.cpu_seconds:.1f} s CPU in {outcome.seconds:.1f} s: "
             f"{outcome.units_per_core_second:.4g} {outcome.unit}/s per core",

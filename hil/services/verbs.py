@@ -17,7 +17,7 @@ from hil.errors import ConfigError
 from hil.plots.sweep import draw_sweep
 from hil.services import control, fit
 from hil.services.trainer import trainer
-from hil.sweep.base import AbstractJob, Done, Ending, Figures, Point, Say
+from hil.sweep.base import AbstractJob, Done, Ending, Figures, Point, Say, flat
 
 Verb = Literal["train", "control", "collect", "fit"]
 SEED = "seed"  # the axis a spread is taken over
@@ -35,8 +35,7 @@ class VerbsSettings(Settings, frozen=True, kw_only=True):
     verb: Verb
     configs: Annotated[list[str], Meta(min_length=1, description="files; an axis if several")]
     axes: Annotated[
-        dict[str, list[Any] | str],
-        Meta(description='key.path → values; "0..9" for whole numbers'),
+        Table, Meta(description='key.path → list of values, or "0..9" for whole numbers')
     ] = msgspec.field(default_factory=dict)
     sim: Annotated[bool, Meta(description="simulate the far end of the wire")] = False
     recordings: Annotated[tuple[str, ...], Meta(description="runs that `fit` learns from")] = ()
@@ -58,7 +57,7 @@ class Verbs(AbstractJob):
 
     def __init__(self, settings: VerbsSettings, *, config: Config) -> None:
         self.settings = settings
-        self.axes = {key: _values(key, axis) for key, axis in settings.axes.items()}
+        self.axes = {key: _values(key, axis) for key, axis in flat(settings.axes).items()}
         if len(settings.configs) > 1:
             self.axes = {"config": settings.configs} | self.axes
         if settings.verb == "fit" and not settings.recordings:
@@ -97,21 +96,20 @@ class Verbs(AbstractJob):
     def finish(self, path: Path, done: Sequence[Done]) -> Ending:
         """Return the metric's spread over the seeds of every setting, and draw it."""
         metric = self.settings.metric
-        found = [(one.point.settings, _figure(one.result.figures, metric)) for one in done]
+        found = [(one.point.settings, _numbers(one.result.figures).get(metric)) for one in done]
         values = [(place, value) for place, value in found if value is not None]
         if not values:
             known = ", ".join(sorted(_numbers(done[0].result.figures))) if done else "none"
             return Ending(lines=[f"no point has a figure {metric!r}; known: {known}"])
+        told_apart = [key for key, axis in self.axes.items() if key != SEED and len(axis) > 1]
+        axis, *others = told_apart or [SEED]
         groups: dict[str, list[float]] = {}
-        for place, value in values:
-            groups.setdefault(_label(place, leave=SEED), []).append(value)
-        spreads = {label: _spread(some) for label, some in groups.items()}
-        axis = next((key for key, axis in self.axes.items() if key != SEED and len(axis) > 1), SEED)
         curves: dict[str, dict[str, list[float]]] = {}
         for place, value in values:
-            rest = {key: v for key, v in place.items() if key not in (SEED, axis)}
-            at = curves.setdefault(_label(rest), {})
-            at.setdefault(str(place.get(axis, "")), []).append(value)
+            groups.setdefault(_label(place, told_apart), []).append(value)
+            curve = curves.setdefault(_label(place, others), {})
+            curve.setdefault(str(place.get(axis, "")), []).append(value)
+        spreads = {label: _spread(some) for label, some in groups.items()}
         picture = path / "plots" / "sweep.png"
         title = f"{self.settings.verb}, {len(values)} points"
         draw_sweep(curves, picture, axis=axis, metric=metric, title=title)
@@ -139,12 +137,11 @@ def _verb(work: VerbWork) -> Callable[[Config, Path, Say], msgspec.Struct]:
     return learn
 
 
-def _values(key: str, axis: list[Any] | str) -> list[Any]:
+def _values(key: str, axis: Any) -> list[Any]:
     """Return the values of an axis; raises ConfigError."""
-    if isinstance(axis, str):
-        span = SPAN.fullmatch(axis)
-        axis = list(range(int(span[1]), int(span[2]) + 1)) if span else []
-    if not axis:
+    if isinstance(axis, str) and (span := SPAN.fullmatch(axis)):
+        axis = list(range(int(span[1]), int(span[2]) + 1))
+    if not isinstance(axis, list) or not axis:
         raise ConfigError(f'sweep.axes.{key}: expected values, as in [1, 2] or "0..9"')
     return axis
 
@@ -156,23 +153,17 @@ def _shown(key: str, value: Any) -> Any:
     return value if not isinstance(value, (dict, list)) else msgspec.json.encode(value).decode()
 
 
-def _label(place: Mapping[str, Any], leave: str = "") -> str:
-    return ", ".join(f"{key} {value}" for key, value in place.items() if key != leave)
+def _label(place: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {place[key]}" for key in keys)
 
 
-def _numbers(figures: Figures, where: str = "") -> dict[str, float]:
+def _numbers(figures: Figures) -> dict[str, float]:
     """Return every number of nested figures by its dotted name."""
-    found: dict[str, float] = {}
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            found |= _numbers(value, f"{where}{key}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[f"{where}{key}"] = float(value)
-    return found
-
-
-def _figure(figures: Figures, name: str) -> float | None:
-    return _numbers(figures).get(name)
+    return {
+        key: float(value)
+        for key, value in flat(figures).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -137,11 +137,13 @@ class AbstractJob(ABC):
 class AbstractExecutor(ABC):
     """Where points are done; a context manager.
 
-    workers: how many at once. name: for people.
+    workers: how many at once. name: for people. lost: how many died with a point in hand, as far
+    as it is told.
     """
 
     name: str
     workers: int
+    lost: int = 0
 
     @abstractmethod
     def run(self, tasks: Sequence[Task]) -> Iterator[Reply]:
@@ -165,3 +167,14 @@ class AbstractExecutor(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def flat(table: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Return a nested table with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{where}{key}.")
+        else:
+            found[f"{where}{key}"] = value
+    return found

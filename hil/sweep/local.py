@@ -98,6 +98,7 @@ class LocalExecutor(AbstractExecutor):
                     except EOFError:
                         selector.unregister(worker.output)
                         ended = self._bury(worker)
+                        self.lost += 1
                         deaths[task.index] = deaths.get(task.index, 0) + 1
                         if deaths[task.index] < ATTEMPTS:
                             waiting.appendleft(task)

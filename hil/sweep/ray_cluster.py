@@ -18,6 +18,9 @@ from hil.sweep.base import ATTEMPTS, AbstractExecutor, Reply, Task
 from hil.sweep.worker import execute
 
 LOCAL = "local"
+# On Linux Ray takes 127.0.0.1 for "find an address others can reach" unless it is told that there
+# are no others: a switch it has for the sake of systems that ask about firewalls.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 AHEAD = 2  # tasks in the cluster's hands for each worker, so that none waits for us
 
 
@@ -30,6 +33,8 @@ class RayExecutor(AbstractExecutor):
     """
 
     def __init__(self, address: str, workers: int | None = None) -> None:
+        if address == LOCAL:
+            os.environ.update(LOOPBACK)
         self._ray = ray = _library()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address == LOCAL:
