@@ -207,7 +207,7 @@ def _finish(
 
 def _write_table(path: Path, done: Sequence[Done]) -> Path:
     """Write settings and figures of every point, in order, as CSV; the same bits every time."""
-    rows = [flat(one.result.settings) | flat(one.result.figures) for one in done]
+    rows = [flat(one.point.settings) | flat(one.result.figures) for one in done]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", newline="") as file:

@@ -38,12 +38,15 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def digest(self, kind: str) -> str:
         """Return the SHA-256 of what is to be done, in hexadecimal."""
-        described = msgspec.json.encode([kind, self.work], order="sorted")
+        described = msgspec.msgpack.encode([kind, self.work], order="sorted")
         return hashlib.sha256(described).hexdigest()
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A point as a worker is told of it; kind: the job's class."""
+    """A point as a worker is told of it; kind: the job's class.
+
+    It travels as msgpack: limits may be infinite, and JSON has no word for that.
+    """
 
     index: int
     kind: str

@@ -6,6 +6,7 @@ it; a pool as a whole would break, and the other workers' points with it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import selectors
@@ -49,7 +50,7 @@ class _Worker:
         """Give it a task; if it is dead already, its output says so."""
         self.task = task
         with contextlib.suppress(BrokenPipeError):
-            self.input.write(msgspec.json.encode(task) + b"\n")
+            self.input.write(base64.b64encode(msgspec.msgpack.encode(task)) + b"\n")
             self.input.flush()
 
     def hear(self) -> Reply | None:

@@ -61,7 +61,7 @@ class RayExecutor(AbstractExecutor):
         while waiting or pending:
             while waiting and len(pending) < ahead:
                 task = waiting.popleft()
-                pending[remote.remote(msgspec.json.encode(task))] = task
+                pending[remote.remote(msgspec.msgpack.encode(task))] = task
             ready, _ = ray.wait(list(pending), num_returns=1)
             for reference in ready:
                 task = pending.pop(reference)
@@ -77,7 +77,7 @@ class RayExecutor(AbstractExecutor):
 
 
 def _told(task: bytes) -> bytes:
-    return msgspec.json.encode(execute(msgspec.json.decode(task, type=Task)))
+    return msgspec.json.encode(execute(msgspec.msgpack.decode(task, type=Task)))
 
 
 def _library() -> Any:

@@ -1,12 +1,13 @@
 """One point at a time: what every executor calls, and the process that the local one starts.
 
-`python -m hil.sweep.worker` reads tasks as JSON lines from its standard input and answers each
-with a JSON line on its standard output. When the input ends it ends at once, whatever it does:
-a worker never outlives the sweep that started it.
+`python -m hil.sweep.worker` reads tasks from its standard input, a line each (msgpack in base64),
+and answers each with a JSON line on its standard output. When the input ends it ends at once,
+whatever it does: a worker never outlives the sweep that started it.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import queue
@@ -118,7 +119,7 @@ def main() -> None:
 
     threading.Thread(target=listen, name="lifeline", daemon=True).start()
     while True:
-        reply = execute(msgspec.json.decode(tasks.get(), type=Task))
+        reply = execute(msgspec.msgpack.decode(base64.b64decode(tasks.get()), type=Task))
         answers.write(msgspec.json.encode(reply).decode() + "\n")
 
 
