@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from hil.config import Config, Settings, Table, environment, load
+from hil.config import Config, Settings, Table, environment, load, settings_of
 from hil.errors import ConfigError
 from hil.plots.sweep import draw_sweep
 from hil.services import control, fit
@@ -21,6 +21,10 @@ from hil.sweep.base import AbstractJob, Done, Ending, Figures, Point, Say, flat
 
 Verb = Literal["train", "control", "collect", "fit"]
 SEED = "seed"  # the axis a spread is taken over
+# Checked before the first point starts; what they do to each other shows at their point.
+PARTS = (
+    "rig", "board", "task", "training", "model", "estimator", "control", "excitation", "fit",
+)  # fmt: skip
 SPAN = re.compile(r"(\d+)\.\.(\d+)")
 # What a verb ends with that tells when, where or how fast, not what.
 MEASURED = frozenset({
@@ -79,6 +83,9 @@ class Verbs(AbstractJob):
                 f"{file}: rig: there is one of it, and points are done side by side; set "
                 "sweep.sim = true"
             )
+        for where in PARTS:
+            if table := getattr(config, where):
+                settings_of(table, where)
         work = VerbWork(verb=self.settings.verb, config=config, recordings=self.settings.recordings)
         shown = {key: _shown(key, value) for key, value in place.items()}
         text = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in shown.items())

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import os
 import queue
+import resource
 import shutil
 import signal
 import socket
@@ -84,8 +85,8 @@ def _work(task: Task, directory: Path, say: Say) -> None:
 
 def _cpu_seconds() -> float:
     """Return the processor time of this process and of its children that have ended, s."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @contextlib.contextmanager
