@@ -11,6 +11,7 @@ import contextlib
 import csv
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -20,7 +21,7 @@ from typing import Any
 import msgspec
 
 from hil.config import Config, build
-from hil.errors import ConfigError, InputError, LeaseError, RunError
+from hil.errors import ConfigError, HilError, InputError, LeaseError, RunError
 from hil.recording.run import CONFIG, RESULTS, Run
 from hil.services.progress import TrainingProgress
 from hil.sweep.base import AbstractExecutor, AbstractJob, Cost, Done, Result, Say, Task, flat
@@ -74,7 +75,7 @@ def sweep(config: Config, path: Path | None, runs: Path, executor: Opening, say:
         failed: dict[int, str] = {}
         where, lost = "nobody: all was done", 0
         if missing:
-            with executor() as workers:
+            with _opened(executor, None if path else run) as workers:
                 where = workers.name
                 say(f"{len(missing)} points on {where}")
                 try:
@@ -93,6 +94,16 @@ def sweep(config: Config, path: Path | None, runs: Path, executor: Opening, say:
             f"hil sweep --resume {run.path}"
         )
     return outcome
+
+
+def _opened(executor: Opening, new: Run | None) -> AbstractExecutor:
+    """Open an executor; where that fails, a run that is new is not worth keeping."""
+    try:
+        return executor()
+    except HilError:
+        if new is not None:
+            shutil.rmtree(new.path)
+        raise
 
 
 def describe(config: Config) -> dict[str, str]:

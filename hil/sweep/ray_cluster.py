@@ -1,12 +1,14 @@
 """Points on a Ray cluster, whose machines share the file system of the run directory.
 
 Ray sends Python objects between its processes and trusts them: a cluster belongs behind its own
-walls. A cluster that is started here listens on loopback and ends with the sweep.
+walls. A cluster that is started here listens on loopback, asks for a token that only this sweep
+has, and ends with it.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,6 +37,7 @@ class RayExecutor(AbstractExecutor):
     def __init__(self, address: str, workers: int | None = None) -> None:
         if address == LOCAL:
             os.environ.update(LOOPBACK)
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         self._ray = ray = _library()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address == LOCAL:
@@ -47,7 +50,10 @@ class RayExecutor(AbstractExecutor):
             ray.init(address=address, **options)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())
-            raise RunError(f"--ray {address}: the cluster cannot be reached: {said}") from None
+            raise RunError(
+                f"--ray {address}: the cluster cannot be reached: {said}; where it asks for a "
+                "token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            ) from None
         self.workers = workers or int(ray.cluster_resources().get("CPU", 1))
         self.name = f"{self.workers} workers of the Ray cluster {address}"
 
