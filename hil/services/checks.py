@@ -25,6 +25,8 @@ from hil.safety.deadman import Forwarded
 from hil.services import sweep, train_model
 from hil.services.mirror import MirrorSettings, bus_address
 from hil.services.owned import own
+from hil.services.verbs import Verbs
+from hil.sweep.vehicle_data import VehicleData
 from hil.tasks.iris import Iris
 from hil.tasks.pendigits import Pendigits
 from hil.training.gyro import GyroTraining
@@ -91,6 +93,8 @@ def schema() -> dict[str, Any]:
                 Pendigits,
                 GyroTraining,
                 GyroInSituTraining,
+                VehicleData,
+                Verbs,
             )
         ),
     )
