@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from hil import __version__
-from hil.config import Config, environment, load, parse_overrides, settings_of
+from hil.config import Config, environment, load, parse_overrides
 from hil.errors import HilError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -220,6 +220,7 @@ def train(
     """
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
+    from hil.services.trainer import trainer
 
     if resume is not None:
         if config is not None or settings or seed is not None or ideal:
@@ -227,33 +228,15 @@ def train(
                 "--resume takes its configuration from the run; leave CONFIG, --set, --seed and "
                 "--ideal away"
             )
-        service = _training(Run.open(resume).read_json(CONFIG_FILE, Config))
+        service = trainer(Run.open(resume).read_json(CONFIG_FILE, Config))
         outcome = service.resume(resume, say)
     elif config is None:
         raise click.UsageError("CONFIG is missing; example: hil train configs/iris.toml --sim")
     else:
         found = resolved(config, sim, ideal, settings, seed=seed)
-        service = _training(found)
+        service = trainer(found)
         outcome = service.train(found, runs, say)
     result(as_json, outcome, service.summary(outcome))
-
-
-def _training(config: Config) -> Any:
-    """Return the service that trains what a configuration describes."""
-    from hil.rigs.emulator_base import AbstractEmulatorRig
-
-    if not config.rig:
-        from hil.services import train_model
-
-        return train_model
-    kind, _ = settings_of(config.rig, "rig")
-    if issubclass(kind, AbstractEmulatorRig):
-        from hil.services import train_emulator
-
-        return train_emulator
-    from hil.services import train
-
-    return train
 
 
 @cli.command()
@@ -328,6 +311,61 @@ def fit(
 
 
 @cli.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the configuration; may be repeated.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Points at once; 1 per processor.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Do the points on a Ray cluster: its HOST:PORT, or `local` to start one here.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Do what is missing of a sweep; with CONFIG, after it has changed.",
+)
+@runs_option
+@json_option
+def sweep(
+    config: Path | None, settings: tuple[str, ...], workers: int | None, ray: str | None,
+    resume: Path | None, runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Do one thing at many points: seeds, settings, simulated rigs, a grid of parameters.
+
+    A point that is done stays done: after a kill, --resume does the others. Example: hil sweep
+    configs/sweep_iris.toml --set sweep.axes.seed=0..9
+    """
+    from hil.recording.run import CONFIG as CONFIG_FILE
+    from hil.recording.run import Run
+    from hil.services import sweep as service
+    from hil.sweep.base import AbstractExecutor
+    from hil.sweep.local import LocalExecutor
+
+    def executor() -> AbstractExecutor:
+        if ray is None:
+            return LocalExecutor(workers)
+        from hil.sweep.ray_cluster import RayExecutor
+
+        return RayExecutor(ray, workers)
+
+    if config is not None:
+        found = resolved(config, False, False, settings)
+    elif resume is None or settings:
+        raise click.UsageError("CONFIG is missing; example: hil sweep configs/vehicle.toml")
+    else:
+        found = Run.open(resume).read_json(CONFIG_FILE, Config)
+    outcome = service.sweep(found, resume, runs, executor, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @json_option
 def plot(run: Path, as_json: bool) -> None:
@@ -337,8 +375,9 @@ def plot(run: Path, as_json: bool) -> None:
     """
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
+    from hil.services.trainer import trainer
 
-    service = _training(Run.open(run).read_json(CONFIG_FILE, Config))
+    service = trainer(Run.open(run).read_json(CONFIG_FILE, Config))
     if not hasattr(service, "redraw"):
         raise InputError(f"{run}: such a run's pictures are drawn while it runs only")
     paths = [str(path) for path in service.redraw(run)]

@@ -53,6 +53,7 @@ class Config(Settings, frozen=True, kw_only=True):
     excitation: Table | None = None
     environment: Table | None = None
     fit: Table | None = None
+    sweep: Table | None = None
     loop: Table = {}
     mirror: Table = {}
     recording: Table = {}
@@ -113,6 +114,8 @@ def _anchored(value: Any, directory: Path) -> Any:
     """Return `value` with every string that starts with ./ or ../ as a path of the file."""
     if isinstance(value, dict):
         return {key: _anchored(inner, directory) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_anchored(inner, directory) for inner in value]
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str((directory / value).resolve())
     return value

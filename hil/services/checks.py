@@ -22,9 +22,11 @@ from hil.rigs.device import board_name
 from hil.rigs.emulator import EmulatorRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.safety.deadman import Forwarded
-from hil.services import train_model
+from hil.services import sweep, train_model
 from hil.services.mirror import MirrorSettings, bus_address
 from hil.services.owned import own
+from hil.services.verbs import Verbs
+from hil.sweep.vehicle_data import VehicleData
 from hil.tasks.iris import Iris
 from hil.tasks.pendigits import Pendigits
 from hil.training.gyro import GyroTraining
@@ -40,6 +42,8 @@ def validate(config: Config) -> dict[str, str]:
     parts = {"name": config.name, "clock": config.clock, "seed": str(config.seed)}
     if config.preset:
         parts["preset"] = config.preset
+    if config.sweep is not None:
+        return parts | sweep.describe(config)
     if not config.rig:
         return parts | train_model.describe(config)
     address, keys, _ = bus_address(config)
@@ -89,6 +93,8 @@ def schema() -> dict[str, Any]:
                 Pendigits,
                 GyroTraining,
                 GyroInSituTraining,
+                VehicleData,
+                Verbs,
             )
         ),
     )

@@ -1,0 +1,1 @@
+"""Multibody systems, one file each."""
