@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings, check
 from hil.errors import ConfigError, FaultError
-from hil.mechanics.cart_pole import CartPole, CartPoleParameters
+from hil.mechanics.cart_pole import CartPoleParameters
 from hil.mechanics.cart_pole_motion import CartPoleMotion, CartPoleState
 from hil.messages.wire import Target
 from hil.types import Array
@@ -33,6 +34,14 @@ class Impulse(Settings, frozen=True, kw_only=True):
     tip: Annotated[float, Meta(description="on the mass, horizontally, N·s")] = 0.0
 
 
+class Change(Settings, frozen=True, kw_only=True):
+    """Another mass from some time on; what is added or lost moves as the part it was on."""
+
+    time: Annotated[float, Meta(ge=0, description="device time, s")]
+    cart_mass: Annotated[float, Meta(gt=0, description="M from then on, kg")] | None = None
+    pole_mass: Annotated[float, Meta(gt=0, description="m from then on, kg")] | None = None
+
+
 class CartPolePlantSettings(Settings, frozen=True, kw_only=True):
     """The plant table of a simulated cart-pole; every default is ideal."""
 
@@ -48,6 +57,7 @@ class CartPolePlantSettings(Settings, frozen=True, kw_only=True):
     angle_noise: Annotated[float, Meta(ge=0, le=1, description="standard deviation, rad")] = 0.0
     position_noise: Annotated[float, Meta(ge=0, le=1, description="standard deviation, m")] = 0.0
     impulses: tuple[Impulse, ...] = ()
+    changes: Annotated[tuple[Change, ...], Meta(description="of a mass, as time goes on")] = ()
     push: Annotated[float, Meta(description="on the cart from outside, for ever, N")] = 0.0
     faults: tuple[SensorFault, ...] = ()
 
@@ -80,6 +90,13 @@ class CartPoleEvent:
         }
 
 
+class _Mechanism(NamedTuple):
+    """What moves between two changes."""
+
+    until_us: float  # device time at which the next change comes; inf: none
+    motion: CartPoleMotion
+
+
 class _Moment(NamedTuple):
     """Everything the plant is at one time: going back is taking an older one."""
 
@@ -89,6 +106,7 @@ class _Moment(NamedTuple):
     command: float  # the motor follows, N
     coming: tuple[tuple[int, float], ...]  # commands on their way: when they arrive, N
     struck: int  # impulses that have been
+    changed: int  # changes that have been
     held: bool  # by a hand
     shown: Pose | None  # at the look before, by failing encoders
 
@@ -127,9 +145,8 @@ class CartPolePlant:
                 f"{lo} and {hi} m"
             )
         self.settings = settings
-        self.motion = CartPoleMotion(settings.parameters)
-        self.motion.prepare()  # before time begins
-        self.smooth = CartPole(settings.parameters)
+        self._mechanisms = _mechanisms(settings)
+        self._mechanisms[0].motion.prepare()  # before time begins
         self.events: deque[CartPoleEvent] = deque(maxlen=EVENTS_KEPT)
         self._watch = watch
         self._lag_us = 0.0 if ideal else settings.motor_lag * 1e6
@@ -143,7 +160,7 @@ class CartPolePlant:
         self._commanded = 0.0
         # Where it was at the newest write or look asked for, and at every one ahead of it.
         self._moments = [
-            _Moment(0, CartPoleState(*settings.start), 0.0, 0.0, (), 0, settings.held, None)
+            _Moment(0, CartPoleState(*settings.start), 0.0, 0.0, (), 0, 0, settings.held, None)
         ]
         self._untouched = True
 
@@ -233,17 +250,24 @@ class CartPolePlant:
         )
 
     def _advance(self, moment: _Moment, to_us: int) -> _Moment:
-        time_us, state, force, command, coming, struck, held, shown = moment
+        time_us, state, force, command, coming, struck, changed, held, shown = moment
         blows = self._blows
+        mechanism = self._mechanisms[changed]
         while True:
+            while mechanism.until_us <= time_us:
+                changed += 1
+                mechanism = self._mechanisms[changed]
             while coming and coming[0][0] <= time_us:
                 command, coming = coming[0][1], coming[1:]
             while struck < len(blows) and blows[struck][0] <= time_us:
-                state = self._hit(state, *blows[struck][1:])
+                _, cart, tip = blows[struck]
+                state = mechanism.motion.strike(state, cart=cart, tip=tip)
                 struck, held = struck + 1, False
             if time_us >= to_us:
-                return _Moment(time_us, state, force, command, coming, struck, held, shown)
+                return _Moment(time_us, state, force, command, coming, struck, changed, held, shown)
             until = min(to_us, time_us + STEP_US)
+            if mechanism.until_us < until:
+                until = round(mechanism.until_us)
             if coming:
                 until = min(until, coming[0][0])
             if struck < len(blows):
@@ -253,7 +277,7 @@ class CartPolePlant:
             # momentum, and second order in the step in everything else.
             mean, force = self._follow(force, command, span)
             if not held:
-                state = self.motion.step(state, mean + self.settings.push, span * 1e-6)
+                state = mechanism.motion.step(state, mean + self.settings.push, span * 1e-6)
             time_us = until
 
     def _glide(self, now: _Moment, period_us: int, count: int) -> list[_Moment]:
@@ -261,17 +285,20 @@ class CartPolePlant:
 
         Fewer, or none, where something else happens than that the motor's force acts.
         """
-        time_us, state, force, command, coming, struck, held, shown = now
+        time_us, state, force, command, coming, struck, changed, held, shown = now
+        mechanism = self._mechanisms[changed]
         end_us = time_us + period_us * count
         if held or coming or period_us > STEP_US:
             return []
         if struck < len(self._blows) and self._blows[struck][0] <= end_us:
             return []
+        if mechanism.until_us <= end_us:
+            return []
         means, forces = self._following(force, command, period_us, count)
-        states = self.motion.glide(state, np.array(means), period_us * 1e-6).tolist()
+        states = mechanism.motion.glide(state, np.array(means), period_us * 1e-6).tolist()
         times = range(time_us + period_us, end_us + 1, period_us)
         return [
-            _Moment(at, CartPoleState._make(row), force, command, (), struck, held, shown)
+            _Moment(at, CartPoleState._make(row), force, command, (), struck, changed, held, shown)
             for at, row, force in zip(times, states, forces, strict=False)
         ]
 
@@ -283,11 +310,6 @@ class CartPolePlant:
         left = math.exp(-share)
         gap = force - command
         return command + gap * (1.0 - left) / share, command + gap * left
-
-    def _hit(self, state: CartPoleState, cart: float, tip: float) -> CartPoleState:
-        q = np.array([state.theta, state.x])
-        turn, push = self.smooth.jump(q, cart=cart, tip=tip).tolist()
-        return state._replace(theta_dot=state.theta_dot + turn, x_dot=state.x_dot + push)
 
     def _following(
         self, force: float, command: float, span_us: int, count: int
@@ -317,3 +339,23 @@ class CartPolePlant:
         if self._pace:
             position = self._pace * np.rint(position / self._pace) + 0.0
         return list(zip(angle.tolist(), position.tolist(), strict=True))
+
+
+def _mechanisms(settings: CartPolePlantSettings) -> list[_Mechanism]:
+    """Return the mechanism at the start and after every change; raises ConfigError."""
+    parameters, found = settings.parameters, []
+    changes = sorted(settings.changes, key=lambda change: change.time)
+    for change in changes:
+        masses = {
+            name: mass
+            for name in ("cart_mass", "pole_mass")
+            if (mass := getattr(change, name)) is not None
+        }
+        if not masses:
+            raise ConfigError(
+                f"board.plant.changes: nothing changes at {change.time} s; "
+                "give cart_mass or pole_mass"
+            )
+        found.append(_Mechanism(round(change.time * 1e6), CartPoleMotion(parameters)))
+        parameters = msgspec.structs.replace(parameters, **masses)
+    return [*found, _Mechanism(math.inf, CartPoleMotion(parameters))]

@@ -10,7 +10,8 @@ import pytest
 
 from hil.config import check
 from hil.errors import ConfigError, FaultError
-from hil.mechanics.cart_pole_motion import CartPoleState
+from hil.mechanics.cart_pole import CartPole, CartPoleParameters
+from hil.mechanics.cart_pole_motion import CartPoleMotion, CartPoleState
 from hil.messages.wire import Target
 from sim.rigs.cart_pole_plant import CartPoleEvent, CartPolePlant, CartPolePlantSettings
 
@@ -45,7 +46,7 @@ def test_without_friction_a_free_swing_keeps_its_energy() -> None:
         state = swing.state(time_us)
         swing.look(time_us, 1000, 1)
         q = np.array([state.theta, state.x])
-        energies.append(swing.smooth.energy(q, np.array([state.theta_dot, state.x_dot])))
+        energies.append(CartPole().energy(q, np.array([state.theta_dot, state.x_dot])))
     assert np.ptp(energies) < 1e-6
 
 
@@ -146,12 +147,32 @@ def test_an_impulse_changes_momentum_by_its_size() -> None:
 
     def momentum(state: CartPoleState) -> np.ndarray:
         q, v = np.array(state[:2]), np.array(state[2:])
-        return np.asarray(hit.smooth.momentum(q, v))
+        return np.asarray(CartPole().momentum(q, v))
 
     np.testing.assert_allclose(momentum(hit.state(10_000)), [0.0, 0.7], atol=1e-12)
     before = hit.state(19_999)
     change = momentum(hit.state(20_000)) - momentum(before)
     np.testing.assert_allclose(change, [-0.4 * 0.5 * math.cos(before.theta), -0.4], atol=1e-4)
+
+
+def test_a_mass_changes_at_its_time_and_no_earlier() -> None:
+    """Before, between and after, each stretch is what a plant of those masses does from there."""
+    free: dict[str, Any] = {"start": (0.3, 0.1, 0.0, -0.4), "held": False}
+    changes = ({"time": 0.0205, "pole_mass": 1.5}, {"time": 0.01, "cart_mass": 1.5})
+    changed = plant(changes=changes, **free)
+    changed.look(0, 1_000, 1)
+    state, at = CartPoleState(*free["start"]), 0
+    for masses, until in (((1.0, 1.0), 10_000), ((1.5, 1.0), 20_500), ((1.5, 1.5), 50_000)):
+        motion = CartPoleMotion(CartPoleParameters(cart_mass=masses[0], pole_mass=masses[1]))
+        while at < until:
+            step = min(1_000, until - at)
+            state, at = motion.step(state, 0.0, step * 1e-6), at + step
+        np.testing.assert_allclose(changed.state(at), state, rtol=1e-9)
+    far, near = plant(changes=changes, **free), plant(changes=changes, **free)
+    looks = [near.look(at, 1_000, 1)[0] for at in range(0, 51_000, 1_000)]
+    assert far.look(0, 1_000, 51) == looks  # however far was looked ahead of it
+    with pytest.raises(ConfigError, match=r"nothing changes at 1.0 s"):
+        plant(changes=({"time": 1.0},))
 
 
 def test_a_push_from_outside_is_a_force_like_any_other() -> None:
