@@ -51,6 +51,7 @@ class Config(Settings, frozen=True, kw_only=True):
     control: Table | None = None
     fallback: Table | None = None
     excitation: Table | None = None
+    adaptation: Table | None = None
     environment: Table | None = None
     fit: Table | None = None
     sweep: Table | None = None

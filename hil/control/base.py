@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hil.errors import StateError
 from hil.types import Array
 
 
@@ -76,6 +77,16 @@ class AbstractEstimator(ABC):
 
         It changes no answer: between an input and the next measurement there is time.
         """
+
+    def go_on_from(self, before: AbstractEstimator) -> None:
+        """Take over the estimate of another estimator of the same rig, between two periods.
+
+        Raises StateError where this kind of estimator cannot.
+        """
+        raise StateError(
+            f"{type(self).__name__}: cannot go on from a {type(before).__name__}; "
+            "do without an exchange"
+        )
 
     @property
     @abstractmethod

@@ -95,6 +95,18 @@ class PoseEstimator(AbstractEstimator):
         self._prepared: tuple[Array, Array, Array, Array] | None = None
         self._begun = False
 
+    def go_on_from(self, before: AbstractEstimator) -> None:
+        """Take over state, disturbance, spread and the inputs on their way.
+
+        Raises StateError for another kind of estimator, or other settings.
+        """
+        if not isinstance(before, PoseEstimator) or before._settings != self._settings:
+            super().go_on_from(before)
+            return
+        self._state, self._disturbance = before._state, before._disturbance
+        self._on_the_way, self._spread = before._on_the_way.copy(), before._spread
+        self._begun, self._prepared = before._begun, None
+
     def update(self, y: Array, u: Array, periods: int = 1) -> Array:
         """Return x̂ (nx,), `delay` periods ahead.
 

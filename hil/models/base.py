@@ -7,7 +7,7 @@ equations or a network answer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from hil.types import Array
 
@@ -56,3 +56,10 @@ class AbstractLearnedDynamics(AbstractDynamics):
     @abstractmethod
     def domain(self, x: Array, u: Array) -> float:
         """Return the distance of x (nx,), u (nu,) from the data; up to 1 it is to be trusted."""
+
+
+class Weights(Protocol):
+    """What training finds."""
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything as named arrays, for a file."""

@@ -10,8 +10,9 @@ A network is trusted only near its data: `domain` says how far away a point is.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import cos, sin, sqrt
 from typing import Annotated, NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from hil.config import Settings
 from hil.errors import ConfigError
-from hil.models.base import AbstractLearnedDynamics, Linearisation
+from hil.models.base import AbstractLearnedDynamics, Linearisation, Weights
 from hil.models.network_slopes import COSINE, PLAIN, SINE, value_and_slopes
 from hil.types import AnyArray, Array
 
@@ -206,14 +207,42 @@ class FnodeWeights:
         return cls(hidden=hidden, domain=domain, **plain)
 
 
-class FnodeModel(AbstractLearnedDynamics):
+class AbstractNetwork(AbstractLearnedDynamics):
+    """A network that is linear in its last layer: q̈ = answers(z) + columns(z) @ change.
+
+    z (n, width): the inputs of the network before scaling, as `features` gives them.
+    """
+
+    @property
+    @abstractmethod
+    def settings(self) -> FnodeSettings:
+        """The architecture."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Weights:
+        """What training found."""
+
+    @abstractmethod
+    def answers(self, z: Array) -> Array:
+        """Return q̈ at z (n, width), (n, nq), SI."""
+
+    @abstractmethod
+    def columns(self, z: Array) -> Array:
+        """Return what the last layer weighs at z (n, width), of size about 1: (n, columns)."""
+
+    @abstractmethod
+    def moved(self, change: Array) -> AbstractNetwork:
+        """Return the network with its last layer moved by `change` (columns, nq), SI."""
+
+
+class FnodeModel(AbstractNetwork):
     """A trained network as dynamics: NumPy, float64, equal arguments give equal bits."""
 
     Settings = FnodeSettings
 
     def __init__(self, settings: FnodeSettings, weights: FnodeWeights) -> None:
-        self.settings = settings
-        self.weights = weights
+        self._settings, self._weights = settings, weights
         self._at = layout(settings)
         self._angles = tuple(zip(self._at.sines, self._at.angles, strict=True))
         self._plain = tuple(zip(self._at.plain, self._at.positions, strict=True))
@@ -242,6 +271,16 @@ class FnodeModel(AbstractLearnedDynamics):
         return cls(settings, FnodeWeights.from_arrays(settings, arrays))
 
     @property
+    def settings(self) -> FnodeSettings:
+        """The architecture."""
+        return self._settings
+
+    @property
+    def weights(self) -> FnodeWeights:
+        """What training found."""
+        return self._weights
+
+    @property
     def nq(self) -> int:
         """Number of positions."""
         return self.settings.nq
@@ -253,14 +292,37 @@ class FnodeModel(AbstractLearnedDynamics):
 
     def acceleration(self, q: Array, v: Array, u: Array) -> Array:
         """Return q̈, (batch, nq), for q, v (batch, nq) and u (batch, nu), SI."""
-        z = features(self.settings, q, v, u)
+        return self.answers(features(self.settings, q, v, u))
+
+    def answers(self, z: Array) -> Array:
+        """Return q̈ at z (n, width), (n, nq), SI."""
+        found: Array = self._last_hidden(z) @ self._last.T + z @ self._skip.T + self._offset
+        return found
+
+    def columns(self, z: Array) -> Array:
+        """Return the last hidden layer, the scaled inputs where they skip, and ones."""
+        parts = [self._last_hidden(z), np.ones((len(z), 1))]
+        if self.settings.skip:
+            parts.insert(1, (z - self.weights.input_mean) / self.weights.input_scale)
+        return np.concatenate(parts, axis=1)
+
+    def moved(self, change: Array) -> FnodeModel:
+        """Return the network with its last layer moved by `change` (columns, nq), SI."""
+        w, units = self.weights, self.settings.hidden[-1]
+        scaled = change.T / w.output_scale[:, None]
+        skip = w.skip + scaled[:, units:-1] if self.settings.skip else w.skip
+        moved = replace(
+            w, last=w.last + scaled[:, :units], skip=skip, offset=w.offset + scaled[:, -1]
+        )
+        return FnodeModel(self.settings, moved)
+
+    def _last_hidden(self, z: Array) -> Array:
         h = z
         for weight, bias in self._hidden:
             h = h @ weight.T
             h += bias
             np.tanh(h, out=h)
-        found: Array = h @ self._last.T + z @ self._skip.T + self._offset
-        return found
+        return h
 
     def linearise(self, x: Array, u: Array) -> Linearisation:
         """Return acceleration and its exact slopes at one state (nx,) and input (nu,).

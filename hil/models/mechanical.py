@@ -13,14 +13,14 @@ of that form: it becomes the viscous friction that does most like it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 import numpy as np
 
 from hil.errors import ConfigError
-from hil.models.base import AbstractLearnedDynamics, Linearisation
-from hil.models.fnode import Domain, FnodeSettings, features, layout
+from hil.models.base import Linearisation
+from hil.models.fnode import AbstractNetwork, Domain, FnodeSettings, features, layout
 from hil.types import Array, IntArray
 
 
@@ -96,13 +96,13 @@ class MechanicalWeights:
         return cls(*scaling, hidden, arrays["last"], arrays["constant"], domain)
 
 
-class MechanicalModel(AbstractLearnedDynamics):
+class MechanicalModel(AbstractNetwork):
     """A trained network of coefficients as dynamics: NumPy, float64."""
 
     Settings = FnodeSettings
 
     def __init__(self, settings: FnodeSettings, weights: MechanicalWeights) -> None:
-        self.settings, self.weights = settings, weights
+        self._settings, self._weights = settings, weights
         self._at = at = layout(settings)
         positions = slice(0, at.velocities)
         mean, scale = weights.input_mean, weights.input_scale
@@ -123,6 +123,16 @@ class MechanicalModel(AbstractLearnedDynamics):
         return cls(settings, MechanicalWeights.from_arrays(settings, arrays))
 
     @property
+    def settings(self) -> FnodeSettings:
+        """The architecture."""
+        return self._settings
+
+    @property
+    def weights(self) -> MechanicalWeights:
+        """What training found."""
+        return self._weights
+
+    @property
     def nq(self) -> int:
         """Number of positions."""
         return self.settings.nq
@@ -134,11 +144,35 @@ class MechanicalModel(AbstractLearnedDynamics):
 
     def acceleration(self, q: Array, v: Array, u: Array) -> Array:
         """Return q̈, (batch, nq), for q, v (batch, nq) and u (batch, nu), SI."""
-        h = features(self.settings, q, v, u)[:, : self._at.velocities]
+        return self.answers(features(self.settings, q, v, u))
+
+    def answers(self, z: Array) -> Array:
+        """Return q̈ at z (n, width), (n, nq), SI."""
+        v, u = z[:, self._at.velocities : self._at.inputs], z[:, self._at.inputs :]
+        found: Array = (self._coefficients(self._last_hidden(z)) * terms(v, u)[:, None]).sum(axis=2)
+        return found
+
+    def columns(self, z: Array) -> Array:
+        """Return for every term, over its scale, the last hidden layer times it and itself."""
+        at, scale = self._at, self.weights.input_scale
+        v = z[:, at.velocities : at.inputs] / scale[at.velocities : at.inputs]
+        t = terms(v, z[:, at.inputs :] / scale[at.inputs :])  # (n, T)
+        one = np.concatenate([self._last_hidden(z), np.ones((len(z), 1))], axis=1)
+        found: Array = (t[:, :, None] * one[:, None, :]).reshape(len(z), -1)
+        return found
+
+    def moved(self, change: Array) -> MechanicalModel:
+        """Return the network with its last layer moved by `change` (columns, nq), SI."""
+        w = self.weights
+        by_term = change.T.reshape(self.nq, term_count(self.settings), -1)
+        moved = replace(w, last=w.last + by_term[..., :-1], constant=w.constant + by_term[..., -1])
+        return MechanicalModel(self.settings, moved)
+
+    def _last_hidden(self, z: Array) -> Array:
+        h = z[:, : self._at.velocities]
         for weight, bias in self._hidden:
             h = np.tanh(h @ weight.T + bias)
-        found: Array = (self._coefficients(h) * terms(v, u)[:, None]).sum(axis=2)
-        return found
+        return h
 
     def linearise(self, x: Array, u: Array) -> Linearisation:
         """Return acceleration and its exact slopes at x (nx,), u (nu,), or many with a leading n.

@@ -25,20 +25,12 @@ from safetensors.numpy import save as serialise
 
 from hil.config import Settings, check, resolve
 from hil.errors import ConfigError
-from hil.models.base import AbstractLearnedDynamics
-from hil.types import Array
+from hil.models.base import AbstractLearnedDynamics, Weights
 
 SUFFIX = ".safetensors"
 HEADER = "hil"  # the one key of the header: more would come in no fixed order
 FORMAT = 1
 M = TypeVar("M")
-
-
-class Weights(Protocol):
-    """What training found."""
-
-    def arrays(self) -> dict[str, Array]:
-        """Return everything as named arrays."""
 
 
 class Storable(Protocol):

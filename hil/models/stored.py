@@ -24,6 +24,7 @@ class StoredModel(AbstractLearnedDynamics):
     Settings: ClassVar[type[StoredModelSettings]] = StoredModelSettings
 
     def __init__(self, settings: StoredModelSettings) -> None:
+        self.path = settings.path
         self.model = load(settings.path).model
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hil.plots.style import BLUE, GREEN, GREY, INK, VERMILION, head, new_figure, save, style
-from hil.types import Array
+from hil.types import AnyArray, Array
 
 COLORS = (GREY, GREEN, BLUE, VERMILION)
 
@@ -91,6 +91,35 @@ def draw_budget(hops: Mapping[str, Array], path: Path, *, title: str = "") -> Fi
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("time (µs)")
         axes.legend(loc="lower right")
+        if title:
+            head(figure, title)
+        return save(figure, path)
+
+
+def draw_adaptation(
+    time: Array, error: Array, candidate: Array, taken: AnyArray, path: Path, *, title: str = ""
+) -> Figure:
+    """Draw how well the model in use and each candidate predicted the newest motion; save as PNG.
+
+    time: (rounds,), s. error, candidate: (rounds,), of both, relative. taken: (rounds,), whether
+    the candidate took over. Raises RunError when the file cannot be written.
+    """
+    with style():
+        figure = new_figure(7.6, 4.2)
+        axes = figure.subplots()
+        axes.plot(time, error, color=BLUE, marker="o", markersize=4, label="model in use")
+        for chosen, color, label in (
+            (~taken, GREY, "candidate, rejected"),
+            (taken, GREEN, "candidate, took over"),
+        ):
+            axes.plot(
+                time[chosen], candidate[chosen], color=color, linestyle="none", marker="o",
+                markersize=6, label=label,
+            )  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("error of filtered acceleration, relative")
+        axes.legend(loc="upper right")
         if title:
             head(figure, title)
         return save(figure, path)

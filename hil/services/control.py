@@ -23,6 +23,8 @@ from hil.rigs.base import DynamicRigInfo
 from hil.rigs.remote import RemoteDynamicRig
 from hil.safety.deadman import Minting
 from hil.services import owner
+from hil.services.adaptation import Adaptation
+from hil.services.adaptation_records import CHANNEL, AdaptationRecord
 from hil.services.mirror import bus_address
 from hil.services.outcome import ControlOutcome, ControlRecord, History, finish, record, summary
 from hil.services.parts import Parts
@@ -40,7 +42,8 @@ def control(config: Config, runs: Path, say: Say, *, excite: bool = False) -> Co
 
     Raises ConfigError before anything is touched, RunError where the rig ended in a stop.
     """
-    parts = Parts(config, excite=excite)
+    adapts = config.adaptation is not None
+    parts = Parts(config, excite=excite or (adapts and config.excitation is not None))
     run = Run.create(runs, config.name, datetime.now())
     run.write_json(CONFIG, config)
     say(f"run {run.path}")
@@ -64,6 +67,9 @@ def _session(config: Config, parts: Parts, run: Run, say: Say) -> ControlOutcome
             say(f"no mirror serves {address.name}: starting one")
             job = owner.MirrorJob(config)
             stack.enter_context(owner.ChildMirror(job, run.path / "mirror.log"))
+        adaptation = None
+        if config.adaptation is not None:
+            adaptation = stack.enter_context(Adaptation(config, parts, run, say))
         stack.enter_context(realtime)  # before the threads that talk to the mirror are made
         for answer in realtime.answers:
             say(answer.line)
@@ -75,7 +81,7 @@ def _session(config: Config, parts: Parts, run: Run, say: Say) -> ControlOutcome
                 f"rig.period: {parts.period_s} s, the mirror's rig has {info.period_us / 1e6} s"
             )
         recorder = stack.enter_context(
-            Recorder(run.next_part(), {"step": ControlRecord}, _metadata(config, info))
+            Recorder(run.next_part(), _channels(adaptation), _metadata(config, info))
         )
         loop = ControlLoop(
             rig,
@@ -88,9 +94,10 @@ def _session(config: Config, parts: Parts, run: Run, say: Say) -> ControlOutcome
         loop.prepare()
         rig.activate()
         progress = stack.enter_context(ControlProgress(parts.periods, say))
-        _run(config, loop, recorder, history, meter, progress)
+        _run(config, loop, recorder, history, meter, progress, adaptation)
     answers = [answer.line for answer in realtime.answers]
-    return finish(run, parts, history, meter.rates, answers)
+    adapted = None if adaptation is None else adaptation.outcome
+    return finish(run, parts, history, meter.rates, answers, adapted)
 
 
 def _run(
@@ -100,6 +107,7 @@ def _run(
     history: History,
     meter: RateMeter,
     progress: ControlProgress,
+    adaptation: Adaptation | None,
 ) -> None:
     clock = make_clock(config.clock)
     for step in loop.run():
@@ -107,9 +115,16 @@ def _run(
         clock.observe(step.sample.device_us)
         t_ns = clock.now_ns()
         recorder.write("step", record(len(history), step, t_ns), t_ns)
+        if adaptation is not None:
+            adaptation.after(len(history), step, t_ns, recorder)
         now = time.monotonic()
         meter.count(now, missed)
         progress.show(now, len(history), lambda: meter.rates)
+
+
+def _channels(adaptation: Adaptation | None) -> dict[str, type[msgspec.Struct]]:
+    found: dict[str, type[msgspec.Struct]] = {"step": ControlRecord}
+    return found if adaptation is None else found | {CHANNEL: AdaptationRecord}
 
 
 def _metadata(config: Config, info: DynamicRigInfo) -> dict[str, dict[str, str]]:

@@ -15,8 +15,9 @@ import numpy as np
 
 from hil.errors import RunError
 from hil.loop import Answer, ControlStep, Hops
-from hil.plots.control import draw_budget, draw_control, draw_latency
+from hil.plots.control import draw_adaptation, draw_budget, draw_control, draw_latency
 from hil.recording.run import RESULTS, Run
+from hil.services.adaptation_records import AdaptationOutcome
 from hil.services.parts import Parts
 from hil.services.rates import Rates, line
 from hil.types import Array, ClockKind
@@ -75,6 +76,7 @@ class ControlOutcome(msgspec.Struct, frozen=True):
     realtime: list[str]  # what was asked of the system, and what it said
     run: str
     plots: list[str]
+    adaptation: AdaptationOutcome | None = None
 
 
 class History:
@@ -166,7 +168,12 @@ def record(seq: int, step: ControlStep, t_ns: int) -> ControlRecord:
 
 
 def finish(
-    run: Run, parts: Parts, history: History, rate: Rates, realtime: Sequence[str]
+    run: Run,
+    parts: Parts,
+    history: History,
+    rate: Rates,
+    realtime: Sequence[str],
+    adaptation: AdaptationOutcome | None = None,
 ) -> ControlOutcome:
     """Draw, write down and return what a loop came to; raises RunError without a period."""
     last = history.last
@@ -193,7 +200,8 @@ def finish(
         hops=hops,
         realtime=list(realtime),
         run=str(run.path),
-        plots=[str(path) for path in _draw(run, history)],
+        plots=[str(path) for path in _draw(run, history, adaptation)],
+        adaptation=adaptation,
     )
     _write_timing(run, history)
     run.write_json(RESULTS, outcome)
@@ -212,7 +220,7 @@ def _write_timing(run: Run, history: History) -> None:
     np.savetxt(run.path / TIMING, table, "%.6f", ",", header=header, comments="")
 
 
-def _draw(run: Run, history: History) -> list[Path]:
+def _draw(run: Run, history: History, adaptation: AdaptationOutcome | None) -> list[Path]:
     run.plots.mkdir(exist_ok=True)
     motion, latency, budget = (
         run.plots / f"{name}.png" for name in ("control", "latency", "budget")
@@ -223,7 +231,17 @@ def _draw(run: Run, history: History) -> list[Path]:
     draw_latency(times, latency, title="Time per period")
     named = {HOPS[name]: values for name, values in history.hops.items()}
     draw_budget(named, budget, title="Where a period goes")
-    return [motion, latency, budget]
+    if adaptation is None:
+        return [motion, latency, budget]
+    adapted, judged = run.plots / "adaptation.png", adaptation.judged
+    draw_adaptation(
+        np.array([r.time for r in judged]),
+        np.array([r.error for r in judged]),
+        np.array([r.candidate_error for r in judged]),
+        np.array([r.taken for r in judged], dtype=bool),
+        adapted,
+    )
+    return [motion, latency, budget, adapted]
 
 
 def summary(outcome: ControlOutcome) -> str:
@@ -242,6 +260,7 @@ def summary(outcome: ControlOutcome) -> str:
             f"hops       {hops} us (p50/p99)",
             f"missed     {outcome.missed_deadlines} deadlines, {outcome.missed_samples} samples, "
             f"{outcome.fallbacks} fallbacks",
+            *([] if outcome.adaptation is None else [outcome.adaptation.line]),
             *outcome.realtime,
             f"run        {outcome.run}",
             *(f"           {path}" for path in outcome.plots),

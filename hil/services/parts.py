@@ -7,6 +7,7 @@ from typing import Any
 from hil.config import Config, build, check, merge
 from hil.control.base import AbstractController, AbstractEstimator
 from hil.control.domain_guard import DomainGuard
+from hil.control.exchange import ExchangeableController, ExchangeableEstimator
 from hil.control.excitation import Excited
 from hil.errors import ConfigError
 from hil.loop import LoopSettings
@@ -14,6 +15,19 @@ from hil.models.base import AbstractDynamics
 from hil.tasks.base import AbstractDynamicTask
 
 PARTS = ("task", "model", "estimator", "control")
+
+
+class Exchange:
+    """Where an estimator and a controller take the place of those in use."""
+
+    def __init__(self, estimator: AbstractEstimator, controller: AbstractController) -> None:
+        self.estimator = ExchangeableEstimator(estimator)
+        self.controller = ExchangeableController(controller)
+
+    def take(self, estimator: AbstractEstimator, controller: AbstractController) -> None:
+        """Let these two work from the next period on."""
+        self.estimator.exchange(estimator)
+        self.controller.exchange(controller)
 
 
 class Parts:
@@ -33,21 +47,33 @@ class Parts:
         self.period_s = period = float(config.rig.get("period", 0.0))
         self.loop = check(config.loop, LoopSettings, "loop")
         self.task: AbstractDynamicTask = build(config.task, "task")
+        self._config = config
         self.model: AbstractDynamics = build(config.model, "model")
-        self.estimator: AbstractEstimator = build(
-            _paced(config.estimator, "estimator", period), "estimator", dynamics=self.model
-        )
-        self.controller: AbstractController = build(
-            _paced(config.control, "control", period), "control", dynamics=self.model
-        )
-        if config.fallback is not None and hasattr(self.model, "domain"):
-            self.controller = DomainGuard(
-                self.controller, self.model, _fallback(config.fallback, period)
-            )
+        estimator, controller = self.around(self.model)
+        self.estimator: AbstractEstimator = estimator
+        self.controller: AbstractController = controller
+        self.exchange = Exchange(estimator, controller) if config.adaptation else None
+        if self.exchange is not None:
+            self.estimator, self.controller = self.exchange.estimator, self.exchange.controller
         if excite:
             assert config.excitation is not None
             signal = build(config.excitation, "excitation", seed=config.seed)
             self.controller = Excited(self.controller, signal, period)
+
+    def around(self, model: AbstractDynamics) -> tuple[AbstractEstimator, AbstractController]:
+        """Return an estimator and a controller of a model, as configured, of their own."""
+        config, period = self._config, self.period_s
+        assert config.estimator is not None
+        assert config.control is not None
+        estimator: AbstractEstimator = build(
+            _paced(config.estimator, "estimator", period), "estimator", dynamics=model
+        )
+        controller: AbstractController = build(
+            _paced(config.control, "control", period), "control", dynamics=model
+        )
+        if config.fallback is not None and hasattr(model, "domain"):
+            controller = DomainGuard(controller, model, _fallback(config.fallback, period))
+        return estimator, controller
 
     @property
     def periods(self) -> int:

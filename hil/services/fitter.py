@@ -1,0 +1,132 @@
+"""The process that follows a running loop's recording and proposes better models.
+
+`python -m hil.services.fitter` reads a FitterJob as one JSON line from its standard input, says
+that it is ready, and from then on answers every Request with one Answer, line by line. It ends
+when its input does. The loop and it share a file, which one writes and the other reads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from hil.errors import HilError
+from hil.models import store
+from hil.models.base import AbstractLearnedDynamics
+from hil.recording.follow import Follower
+from hil.services.outcome import ControlRecord
+from hil.training.adapt import Adapter, AdaptSettings
+from hil.training.fit import Motion
+
+NICE = 10  # a loop goes first
+
+
+class FitterJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a fitter is told once."""
+
+    settings: AdaptSettings
+    model: str  # path of the model in use
+    recording: str  # path of what the loop writes
+    store: str  # folder for candidates
+    period_us: int
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ask for a proposal from what was recorded up to a time."""
+
+    t_ns: int
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a round came to; `rejection` is empty for a candidate to be taken."""
+
+    t_ns: int  # of the request
+    rejection: str
+    error: float | None = None  # of the model in use, on the newest motion
+    candidate_error: float | None = None
+    ridge: float | None = None
+    candidate: str = ""  # path of it
+
+
+class Fitter:
+    """Answers requests; one model is in use, the newest motion is at hand."""
+
+    def __init__(self, job: FitterJob) -> None:
+        self._job = job
+        self._adapter = Adapter(job.settings)
+        self._model: AbstractLearnedDynamics = store.load(job.model).model
+        self._follower = Follower(Path(job.recording))
+        self._decoder = msgspec.json.Decoder(ControlRecord)
+        self._newest: deque[ControlRecord] = deque(
+            maxlen=round(job.settings.window * 1e6 / job.period_us)
+        )
+
+    def answer(self, request: Request) -> Answer:
+        """Return a proposal from the newest motion up to the time asked for."""
+        for topic, _, text in self._follower.fresh():
+            if topic == "step":
+                self._newest.append(self._decoder.decode(text))
+        steps = [step for step in self._newest if step.t_ns <= request.t_ns]
+        motion = uninterrupted(steps, self._job.period_us)
+        seconds = 0.0 if motion is None else len(motion.q) * motion.period
+        if motion is None or seconds < self._job.settings.least:
+            said = f"{seconds:.2f} s without a gap; {self._job.settings.least:.2f} s are needed"
+            return Answer(t_ns=request.t_ns, rejection=said)
+        proposal = self._adapter.propose(self._model, motion)
+        candidate = ""
+        if proposal.accepted:
+            candidate = str(store.save(proposal.candidate, self._job.store, proposal.metadata))
+            if self._job.settings.swap:
+                self._model = proposal.candidate
+        return Answer(
+            t_ns=request.t_ns,
+            rejection=proposal.rejection,
+            error=proposal.error,
+            candidate_error=proposal.candidate_error,
+            ridge=proposal.ridge,
+            candidate=candidate,
+        )
+
+
+def uninterrupted(steps: list[ControlRecord], period_us: int) -> Motion | None:
+    """Return the newest stretch without a missed sample, None where there is no sample."""
+    first = len(steps) - 1
+    while first > 0 and steps[first].sample == steps[first - 1].sample + 1:
+        first -= 1
+    stretch = steps[max(first, 0) :]
+    if not stretch:
+        return None
+    return Motion(
+        period_us * 1e-6,
+        np.array([step.y for step in stretch]),
+        np.array([step.u for step in stretch]),
+    )
+
+
+def main() -> None:
+    """Run as the child of a control loop."""
+    os.nice(NICE)
+    line = sys.stdin.readline()
+    try:
+        fitter = Fitter(msgspec.json.decode(line, type=FitterJob))
+        _say({"ready": os.getpid()})
+        while line := sys.stdin.readline():
+            _say(fitter.answer(msgspec.json.decode(line, type=Request)))
+    except HilError as error:
+        _say({"error": str(error)})
+        print(f"fitter: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _say(words: Any) -> None:
+    print(msgspec.json.encode(words).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
