@@ -40,7 +40,11 @@ class Answer(StrEnum):
     SAFE = "safe"  # none: the rig was stopped
 
 
-FOLLOWED = {SolutionStatus.OPTIMAL: Answer.PLAN, SolutionStatus.OUTSIDE: Answer.FALLBACK}
+FOLLOWED = {
+    SolutionStatus.OPTIMAL: Answer.PLAN,
+    SolutionStatus.SAMPLED: Answer.PLAN,
+    SolutionStatus.OUTSIDE: Answer.FALLBACK,
+}
 
 
 class LoopSettings(Settings, frozen=True, kw_only=True):

@@ -18,9 +18,15 @@ class SolutionStatus(StrEnum):
     """How a plan came about."""
 
     OPTIMAL = "optimal"
+    SAMPLED = "sampled"  # the best that was found; nothing shows how far it is from optimal
     INFEASIBLE = "infeasible"  # no plan satisfies the constraints
     FAILED = "failed"  # the solver gave up or returned something that does not check
     OUTSIDE = "outside"  # state or input left the domain the model is trusted in
+
+    @property
+    def planned(self) -> bool:
+        """Whether the controller that was asked has a plan."""
+        return self in (SolutionStatus.OPTIMAL, SolutionStatus.SAMPLED)
 
 
 @dataclass(frozen=True)

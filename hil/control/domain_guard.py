@@ -52,7 +52,7 @@ class DomainGuard(AbstractController):
         if not self._outside:
             return plan
         instead = self._fallback.solve(x, r, disturbance)
-        if instead.status is not SolutionStatus.OPTIMAL:
+        if not instead.status.planned:
             return instead
         why = f"outside the model's data ({distance:.2f})" if len(u) else plan.detail
         detail = f"{why}: the fallback plans"
