@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import expm, solve_discrete_are
 
-from hil.mechanics.cart_pole import CartPole
+from hil.mechanics.cart_pole import CartPole, CartPoleParameters
 from hil.mechanics.integrate import rk4
 from hil.models.analytic import CartPoleModel
 from hil.training.fit import Motion
@@ -17,9 +17,15 @@ POSITION_STEP = 50e-6  # m
 
 
 def balanced_runs(
-    seed: int, *, seconds: float = 30.0, runs: int = 4, force: float = 12.0, quantised: bool = True
+    seed: int,
+    *,
+    seconds: float = 30.0,
+    runs: int = 4,
+    force: float = 12.0,
+    quantised: bool = True,
+    parameters: CartPoleParameters | None = None,
 ) -> list[Motion]:
-    """Return runs of the right equations (M = m = 1, l = 0.5), shaken about the upright.
+    """Return runs of the right equations, shaken about the upright; default M = m = 1, l = 0.5.
 
     An LQR with an observer on the quantised poses balances; a multisine and a pseudorandom
     binary signal, together about `force` newtons, shake. RK4, the force held for a period.
@@ -28,7 +34,7 @@ def balanced_runs(
     steps = round(seconds / PERIOD)
     gain, observer, a, b = _balance()
     shake = force * (_multisine(random, runs, steps) + 0.5 * _binary(random, runs, steps))
-    plant = CartPole()
+    plant = CartPole(parameters)
     x = np.zeros((runs, 4))
     x[:, :2] = random.normal(0.0, 0.05, (runs, 2))
     poses, inputs = np.empty((steps, runs, 2)), np.empty((steps, runs, 1))
