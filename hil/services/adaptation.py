@@ -23,9 +23,9 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from hil.config import Config, check
+from hil.config import Config
 from hil.control.base import AbstractController, AbstractEstimator
-from hil.errors import ConfigError, HilError, RunError
+from hil.errors import HilError, RunError
 from hil.loop import ControlStep
 from hil.models import store
 from hil.models.stored import StoredModel
@@ -34,7 +34,6 @@ from hil.recording.writer import Recorder
 from hil.services.adaptation_records import CHANNEL, AdaptationOutcome, AdaptationRecord
 from hil.services.fitter import Answer, FitterJob, Request
 from hil.services.parts import Parts
-from hil.training.adapt import Adapter, AdaptSettings
 
 START_S = 60.0  # for the fitter to be ready, and for an answer under the virtual clock
 END_S = 10.0  # for it to end by itself
@@ -51,20 +50,14 @@ class _Ready(NamedTuple):
 class Adaptation:
     """The loop's side of online adaptation; a context manager around the fitter.
 
-    log: file the fitter's words go to. Raises ConfigError for settings or a model it cannot
-    work with, RunError where the fitter does not start.
+    Entering raises RunError where the fitter does not start; its words are in fitter.log.
     """
 
     def __init__(self, config: Config, parts: Parts, run: Run, say: Callable[[str], None]) -> None:
-        assert config.adaptation is not None
-        self.settings = check(config.adaptation, AdaptSettings, "adaptation")
-        Adapter(self.settings)
-        if not isinstance(parts.model, StoredModel):
-            raise ConfigError(
-                f"adaptation: model.kind: {(config.model or {}).get('kind')!r} is nothing to move; "
-                "it takes hil.models.stored:StoredModel"
-            )
+        assert parts.adapt is not None
         assert parts.exchange is not None
+        assert isinstance(parts.model, StoredModel)
+        self.settings = parts.adapt
         self._parts, self._exchange, self._say = parts, parts.exchange, say
         self._virtual = config.clock == "virtual"
         self._job = FitterJob(

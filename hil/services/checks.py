@@ -13,7 +13,7 @@ import msgspec
 import zmq
 from serial.tools import list_ports
 
-from hil.config import Config, build, environment, settings_of
+from hil.config import Config, build, check, environment, settings_of
 from hil.errors import HilError
 from hil.links.serial import SerialLink
 from hil.links.zeromq import runtime_directory
@@ -29,6 +29,7 @@ from hil.services.verbs import Verbs
 from hil.sweep.vehicle_data import VehicleData
 from hil.tasks.iris import Iris
 from hil.tasks.pendigits import Pendigits
+from hil.training.adapt import AdaptSettings
 from hil.training.gyro import GyroTraining
 from hil.training.gyro_insitu import GyroInSituTraining
 from hil.training.insitu import InSituTraining
@@ -67,6 +68,9 @@ def validate(config: Config) -> dict[str, str]:
         if table is not None:
             settings_of(table, where)
             parts[where] = table["kind"]
+    if config.adaptation is not None:
+        adapt = check(config.adaptation, AdaptSettings, "adaptation")
+        parts["adaptation"] = f"every {adapt.every} s, from {adapt.window} s of motion"
     if config.task is not None and network is None:
         settings_of(config.task, "task")
         parts["task"] = config.task["kind"]

@@ -12,7 +12,9 @@ from hil.control.excitation import Excited
 from hil.errors import ConfigError
 from hil.loop import LoopSettings
 from hil.models.base import AbstractDynamics
+from hil.models.stored import StoredModel
 from hil.tasks.base import AbstractDynamicTask
+from hil.training.adapt import Adapter, AdaptSettings
 
 PARTS = ("task", "model", "estimator", "control")
 
@@ -52,7 +54,8 @@ class Parts:
         estimator, controller = self.around(self.model)
         self.estimator: AbstractEstimator = estimator
         self.controller: AbstractController = controller
-        self.exchange = Exchange(estimator, controller) if config.adaptation else None
+        self.adapt = _adapt(config, self.model)
+        self.exchange = None if self.adapt is None else Exchange(estimator, controller)
         if self.exchange is not None:
             self.estimator, self.controller = self.exchange.estimator, self.exchange.controller
         if excite:
@@ -79,6 +82,20 @@ class Parts:
     def periods(self) -> int:
         """How many periods the loop lasts."""
         return round(self.loop.duration / self.period_s)
+
+
+def _adapt(config: Config, model: AbstractDynamics) -> AdaptSettings | None:
+    """Return how the model follows its rig, None where it does not; raises ConfigError."""
+    if config.adaptation is None:
+        return None
+    settings = check(config.adaptation, AdaptSettings, "adaptation")
+    Adapter(settings)  # refuses what does not fit
+    if not isinstance(model, StoredModel):
+        raise ConfigError(
+            f"adaptation: model.kind: {(config.model or {}).get('kind')!r} is nothing to move; "
+            "it takes hil.models.stored:StoredModel"
+        )
+    return settings
 
 
 def _fallback(table: dict[str, Any], period: float) -> AbstractController:
