@@ -129,7 +129,7 @@ def draw(errors: dict[str, Array], path: Path) -> None:
         axes.set_yscale("log")
         axes.set_xlabel("time (s)")
         axes.set_ylabel("one-step error of the model in use, |x|")
-        axes.legend(loc="upper right")
+        axes.legend(loc="center right")
         save(figure, path)
 
 
