@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from hil.config import Config
+from hil.config import Config, environment
 from hil.control.base import AbstractController, AbstractEstimator
 from hil.errors import HilError, RunError
 from hil.loop import ControlStep
@@ -37,6 +37,7 @@ from hil.services.parts import Parts
 
 START_S = 60.0  # for the fitter to be ready, and for an answer under the virtual clock
 END_S = 10.0  # for it to end by itself
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # the others are the loop's
 SWITCH_S = 5e-4  # longest time one thread keeps the interpreter; Python's own is 5 ms
 
 
@@ -86,6 +87,7 @@ class Adaptation:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env={**environment(), **ONE_THREAD},
                 start_new_session=True,  # ctrl-C is for us: we end it in order
             )
         self._send(self._job)

@@ -63,6 +63,7 @@ class Fitter:
         self._model: AbstractLearnedDynamics = store.load(job.model).model
         self._follower = Follower(Path(job.recording))
         self._decoder = msgspec.json.Decoder(ControlRecord)
+        self._coming: deque[ControlRecord] = deque()
         self._newest: deque[ControlRecord] = deque(
             maxlen=round(job.settings.window * 1e6 / job.period_us)
         )
@@ -71,9 +72,11 @@ class Fitter:
         """Return a proposal from the newest motion up to the time asked for."""
         for topic, _, text in self._follower.fresh():
             if topic == "step":
-                self._newest.append(self._decoder.decode(text))
-        steps = [step for step in self._newest if step.t_ns <= request.t_ns]
-        motion = uninterrupted(steps, self._job.period_us)
+                self._coming.append(self._decoder.decode(text))
+        # The loop went on meanwhile: what came after the time asked for is the next round's.
+        while self._coming and self._coming[0].t_ns <= request.t_ns:
+            self._newest.append(self._coming.popleft())
+        motion = uninterrupted(list(self._newest), self._job.period_us)
         seconds = 0.0 if motion is None else len(motion.q) * motion.period
         if motion is None or seconds < self._job.settings.least:
             said = f"{seconds:.2f} s without a gap; {self._job.settings.least:.2f} s are needed"

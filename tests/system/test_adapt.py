@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from hil.models import store
 from hil.recording.reader import read
 from hil.services.parts import Parts
 from tests.system.plant_record import Truth, one_step_error, truth_of
-from tests.system.rigs import ROOT, hil
+from tests.system.rigs import ROOT, hil, kill, until
 
 ADAPT = ROOT / "configs/adapt.toml"
 CHANGE, END = 8.0, 28.0  # s
@@ -24,10 +28,12 @@ def run(factory: pytest.TempPathFactory, *words: str) -> tuple[dict[str, Any], T
     """Return the outcome of a run and its plant's own record, which the next one writes over."""
     directory = factory.getbasetemp()
     record = directory / "adapted-plant.jsonl"
+    # Of a fixture of the module, which comes before the one that gives each test its own.
+    environ = {**os.environ, "HIL_RUNTIME": str(factory.mktemp("run"))}
     ended = hil(
         "control", str(ADAPT), "--sim", "--json", "--runs", str(directory),
         "--set", f"board.record={record}", "--set", f"loop.duration={END}",
-        "--set", f"board.plant.changes=[{{time={CHANGE}, cart_mass=1.5}}]", *words,
+        "--set", f"board.plant.changes=[{{time={CHANGE}, cart_mass=1.5}}]", *words, env=environ,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     outcome: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
@@ -90,6 +96,41 @@ def test_the_same_seed_gives_the_same_bytes(
     assert written == (again / "recording.mcap").read_bytes()
     rounds = [r.data for r in read(first / "recording.mcap") if r.topic == "adaptation"]
     assert rounds == adapted[0]["adaptation"]["rounds"]
+
+
+def test_a_fitter_that_dies_ends_adaptation_and_nothing_else(tmp_path: Path) -> None:
+    words = ["control", str(ADAPT), "--sim", "--json", "--runs", str(tmp_path)]
+    words += ["--set", "loop.duration=9", "--set", "adaptation.every=8.0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hil", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: bool(fitters_of(process.pid)))
+        until(lambda: bool(list(tmp_path.glob("*/recording.mcap"))), 60.0)
+        (fitter,) = fitters_of(process.pid)
+        kill(fitter)
+        said, told = process.communicate(timeout=200)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, told
+    outcome = json.loads(said.splitlines()[-1])
+    assert (outcome["steps"], outcome["fallbacks"], outcome["ended"]) == (900, 0, "done")
+    assert "fitter" in outcome["adaptation"]["ended"]
+    assert "the loop goes on" in told
+
+
+def fitters_of(pid: int) -> list[int]:
+    """Return the fitters that a process has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (entry / "cmdline").read_bytes()
+            if int(parent) == pid and b"hil.services.fitter" in command:
+                found.append(int(entry.name))
+    return found
 
 
 def test_a_configuration_that_cannot_adapt_is_refused_before_anything_starts() -> None:

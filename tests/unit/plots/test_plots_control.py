@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from hil.plots.control import draw_budget, draw_control, draw_latency
+from hil.plots.control import draw_adaptation, draw_budget, draw_control, draw_latency
 from hil.types import Array
 
 RNG = np.random.default_rng(5)
@@ -44,3 +44,15 @@ def test_the_histogram_counts_every_period(tmp_path: Path) -> None:
     (axes,) = draw_latency(HOPS, tmp_path / "latency.png").axes
     heights = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
     assert sum(heights) == 2 * 400  # of the first two hops: there are two colours
+
+
+def test_every_round_of_adaptation_is_drawn_and_told_apart(tmp_path: Path) -> None:
+    time, error, candidate = np.arange(5.0), RNG.uniform(0.1, 1, 5), RNG.uniform(0.1, 1, 5)
+    taken = np.array([False, True, False, True, False])
+    path = tmp_path / "adaptation.png"
+    (axes,) = draw_adaptation(time, error, candidate, taken, path).axes
+    used, rejected, accepted = axes.lines
+    np.testing.assert_array_equal(used.get_ydata(), error)
+    np.testing.assert_array_equal(rejected.get_ydata(), candidate[~taken])
+    np.testing.assert_array_equal(accepted.get_xdata(), time[taken])
+    assert path.read_bytes().startswith(b"\x89PNG")
