@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,15 @@ class Fitter:
         # The loop went on meanwhile: what came after the time asked for is the next round's.
         while self._coming and self._coming[0].t_ns <= request.t_ns:
             self._newest.append(self._coming.popleft())
-        motion = uninterrupted(list(self._newest), self._job.period_us)
-        seconds = 0.0 if motion is None else len(motion.q) * motion.period
-        if motion is None or seconds < self._job.settings.least:
-            said = f"{seconds:.2f} s without a gap; {self._job.settings.least:.2f} s are needed"
+        motions = stretches(list(self._newest), self._job.period_us)
+        if not self._adapter.enough(motions):
+            found = ", ".join(f"{len(m.q) * m.period:.2f}" for m in motions) or "nothing"
+            said = (
+                f"{found} s without a gap; needed: {self._job.settings.shadow:g} s at the end, "
+                f"{self._job.settings.least:.2f} s in all"
+            )
             return Answer(t_ns=request.t_ns, rejection=said)
-        proposal = self._adapter.propose(self._model, motion)
+        proposal = self._adapter.propose(self._model, motions)
         candidate = ""
         if proposal.accepted:
             candidate = str(store.save(proposal.candidate, self._job.store, proposal.metadata))
@@ -97,19 +101,19 @@ class Fitter:
         )
 
 
-def uninterrupted(steps: list[ControlRecord], period_us: int) -> Motion | None:
-    """Return the newest stretch without a missed sample, None where there is no sample."""
-    first = len(steps) - 1
-    while first > 0 and steps[first].sample == steps[first - 1].sample + 1:
-        first -= 1
-    stretch = steps[max(first, 0) :]
-    if not stretch:
-        return None
-    return Motion(
-        period_us * 1e-6,
-        np.array([step.y for step in stretch]),
-        np.array([step.u for step in stretch]),
-    )
+def stretches(steps: Sequence[ControlRecord], period_us: int) -> list[Motion]:
+    """Return the motion between missed samples, oldest first."""
+    samples = np.array([step.sample for step in steps], dtype=np.int64)
+    edges = np.flatnonzero(np.diff(samples) != 1) + 1
+    return [
+        Motion(
+            period_us * 1e-6,
+            np.array([steps[i].y for i in stretch]),
+            np.array([steps[i].u for i in stretch]),
+        )
+        for stretch in np.split(np.arange(len(steps)), edges)
+        if len(stretch)
+    ]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ declared ratio and it passes for a model at all (`Rejection`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
@@ -124,11 +125,19 @@ class Adapter:
             )
         self.settings = settings
 
-    def propose(self, model: AbstractLearnedDynamics, motion: Motion) -> Proposal:
-        """Return a candidate and whether it is to replace `model`, from a window of motion.
+    def enough(self, motions: Sequence[Motion]) -> bool:
+        """Say whether stretches, oldest first, hold a shadow and what a fit needs besides."""
+        if not motions:
+            return False
+        s, (past, new) = self.settings, self._parted(motions)
+        seconds = sum(len(motion.q) * motion.period for motion in past)
+        return len(new.q) * new.period >= s.shadow - 1e-9 and seconds >= s.least - s.shadow - 1e-9
 
-        Raises ConfigError for a model whose last layer it does not know, or where the motion
-        is too short.
+    def propose(self, model: AbstractLearnedDynamics, motions: Sequence[Motion]) -> Proposal:
+        """Return a candidate and whether it is to replace `model`.
+
+        motions: the newest motion in stretches without a gap, oldest first; `enough` of it.
+        Raises ConfigError for a model whose last layer it does not know.
         """
         s, layer = self.settings, model.model if isinstance(model, StoredModel) else model
         if not isinstance(layer, AbstractNetwork):
@@ -136,10 +145,8 @@ class Adapter:
                 f"adaptation: model: {type(layer).__name__} has no last layer to move; "
                 "it takes an FNODE of `hil fit`"
             )
-        known = len(motion.q) - round(s.shadow / motion.period)
-        past = replace(motion, q=motion.q[:known], u=motion.u[:known])
-        new = replace(motion, q=motion.q[known:], u=motion.u[known:])
-        fitted, shadow = self._cut(past, layer.settings), self._cut(new, layer.settings)
+        past, new = self._parted(motions)
+        fitted, shadow = self._cut(past, layer.settings), self._cut([new], layer.settings)
         size = np.sqrt(np.mean(np.square(shadow.targets), axis=(0, 1)))  # (nq,)
         size = np.where(size > 0, size, 1.0)
         change, ridge = self._correction(layer, fitted, size)
@@ -153,18 +160,28 @@ class Adapter:
             ridge=ridge,
             metadata={
                 "adaptation": msgspec.to_builtins(s),
-                "data_sha256": digest([motion]),
-                "data_seconds": len(motion.q) * motion.period,
+                "data_sha256": digest(motions),
+                "data_seconds": sum(len(motion.q) * motion.period for motion in motions),
             },
         )
 
-    def _cut(self, motion: Motion, network: FnodeSettings) -> Blocks:
-        s, period = self.settings, motion.period
+    def _parted(self, motions: Sequence[Motion]) -> tuple[list[Motion], Motion]:
+        """Return what is fitted, stretches that hold a block, and the newest part that decides."""
+        s, newest = self.settings, motions[-1]
+        period = newest.period
+        known = max(0, len(newest.q) - round(s.shadow / period))
+        before = replace(newest, q=newest.q[:known], u=newest.u[:known])
+        new = replace(newest, q=newest.q[known:], u=newest.u[known:])
+        shortest = round((s.block + s.smoother + s.delay + 5 * s.lag) / period) + 4
+        return [m for m in (*motions[:-1], before) if len(m.q) >= shortest], new
+
+    def _cut(self, motions: Sequence[Motion], network: FnodeSettings) -> Blocks:
+        s, period = self.settings, motions[0].period
         settings = FitSettings(
             network=network, kernel=max(s.kernel, 8 * period),
             smoother=max(s.smoother, 6 * period), delay=s.delay, lag=s.lag, block=s.block,
         )  # fmt: skip
-        return cut([motion], settings, period)[0]
+        return cut(motions, settings, period)[0]
 
     def _correction(self, layer: AbstractNetwork, data: Blocks, size: Array) -> tuple[Array, float]:
         """Return what to add to the last layer, (columns, nq), and the ridge chosen for it.

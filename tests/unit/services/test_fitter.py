@@ -10,7 +10,7 @@ import pytest
 
 from hil.models import store
 from hil.recording.writer import Recorder
-from hil.services.fitter import Fitter, FitterJob, Request, uninterrupted
+from hil.services.fitter import Fitter, FitterJob, Request, stretches
 from hil.services.outcome import ControlRecord
 from hil.training.adapt import AdaptSettings
 from tests.contract.test_models import untrained_mechanical
@@ -61,17 +61,17 @@ def test_what_came_after_the_time_asked_for_is_not_looked_at(tmp_path: Path) -> 
     assert quick.answer(Request(last)).error != first.error  # nothing was lost to it
 
 
-def test_a_gap_cuts_the_window_and_too_little_is_said(tmp_path: Path) -> None:
-    steps = records(1200, gap_after=700)
-    motion = uninterrupted(steps, PERIOD_US)
-    assert motion is not None
-    np.testing.assert_array_equal(motion.q, [step.y for step in steps[701:]])
-    assert uninterrupted([], PERIOD_US) is None
+def test_a_gap_parts_the_window_and_too_little_is_said(tmp_path: Path) -> None:
+    steps = records(1050, gap_after=700)
+    first, second = stretches(steps, PERIOD_US)
+    np.testing.assert_array_equal(first.q, [step.y for step in steps[:701]])
+    np.testing.assert_array_equal(second.u, [step.u for step in steps[701:]])
+    assert stretches([], PERIOD_US) == []
     with Recorder(tmp_path / "recording.mcap", {"step": ControlRecord}, {}) as recorder:
         for step in steps:
             recorder.write("step", step, step.t_ns)
     answer = fitter(tmp_path).answer(Request(steps[-1].t_ns))
-    assert answer.rejection == "2.50 s without a gap; 5.30 s are needed"
+    assert answer.rejection.startswith("3.50, 1.75 s without a gap; needed: 2 s at the end")
     assert (answer.error, answer.candidate) == (None, "")
 
 

@@ -59,7 +59,7 @@ def test_a_network_is_linear_in_its_last_layer(make: Any) -> None:
 def test_a_heavier_cart_is_learned_within_one_window(
     model: MechanicalModel, changed: Motion
 ) -> None:
-    proposal = adapter().propose(model, changed)
+    proposal = adapter().propose(model, [changed])
     assert proposal.accepted
     assert proposal.candidate_error < proposal.error / 5
     truth = CartPoleModel(CartPoleParameters(cart_mass=1.5)).linearise(*ORIGIN)
@@ -67,14 +67,29 @@ def test_a_heavier_cart_is_learned_within_one_window(
     np.testing.assert_allclose(found.by_input, truth.by_input, rtol=0.03)
     np.testing.assert_allclose(found.by_state[:, 0], truth.by_state[:, 0], rtol=0.05)
     assert np.abs(before.by_input / truth.by_input - 1).min() > 0.4
-    again = adapter().propose(model, changed)
+    again = adapter().propose(model, [changed])
     np.testing.assert_array_equal(again.candidate.linearise(*ORIGIN)[1], found.by_state)
+
+
+def test_gaps_cost_a_little_motion_and_no_more(model: MechanicalModel, changed: Motion) -> None:
+    def part(begin: int, end: int) -> Motion:
+        return replace(changed, q=changed.q[begin:end], u=changed.u[begin:end])
+
+    pieces = [part(0, 500), part(503, 520), part(523, 1400), part(1401, 2000)]
+    asked = adapter()
+    assert asked.enough(pieces)
+    candidate = asked.propose(model, pieces).candidate
+    truth = CartPoleModel(CartPoleParameters(cart_mass=1.5)).linearise(*ORIGIN)
+    np.testing.assert_allclose(candidate.linearise(*ORIGIN).by_input, truth.by_input, rtol=0.03)
+    assert not asked.enough([])
+    assert not asked.enough([part(0, 1000), part(1001, 1300)])  # too little at the end
+    assert not asked.enough([part(0, 800)])
 
 
 def test_left_and_right_stay_the_same(model: MechanicalModel, changed: Motion) -> None:
     x, u = np.array([0.2, 0.0, -0.5, 0.4]), np.array([3.0])
     for mirror, bound in ((True, 1e-9), (False, np.inf)):
-        candidate = adapter(mirror=mirror).propose(model, changed).candidate
+        candidate = adapter(mirror=mirror).propose(model, [changed]).candidate
         one, other = (candidate.linearise(s * x, s * u).acceleration for s in (1.0, -1.0))
         gap = np.abs(one + other).max()
         assert gap <= bound
@@ -83,7 +98,7 @@ def test_left_and_right_stay_the_same(model: MechanicalModel, changed: Motion) -
 
 def test_what_is_no_better_is_turned_down(model: MechanicalModel) -> None:
     same = balanced_runs(6, seconds=10.0, runs=1, force=5.0)[0]
-    proposal = adapter().propose(model, same)
+    proposal = adapter().propose(model, [same])
     assert proposal.rejection is Rejection.NO_BETTER
     assert proposal.error == pytest.approx(proposal.candidate_error, rel=0.2)
 
@@ -96,13 +111,13 @@ def test_the_shadow_decides_not_the_fit(model: MechanicalModel, changed: Motion)
         q=np.concatenate([changed.q[:1600], same.q[1600:]]),
         u=np.concatenate([changed.u[:1600], same.u[1600:]]),
     )
-    proposal = adapter(shadow=1.9).propose(model, mixed)
+    proposal = adapter(shadow=1.9).propose(model, [mixed])
     assert proposal.rejection is Rejection.NO_BETTER
     assert proposal.candidate_error > 2 * proposal.error
 
 
 def test_slopes_may_not_leave_what_is_believable(model: MechanicalModel, changed: Motion) -> None:
-    assert adapter(slopes=0.05).propose(model, changed).rejection is Rejection.SLOPES
+    assert adapter(slopes=0.05).propose(model, [changed]).rejection is Rejection.SLOPES
 
 
 def test_what_cannot_be_is_said() -> None:
