@@ -79,10 +79,11 @@ class Fitter:
             self._newest.append(self._coming.popleft())
         motions = stretches(list(self._newest), self._job.period_us)
         if not self._adapter.enough(motions):
-            found = ", ".join(f"{len(m.q) * m.period:.2f}" for m in motions) or "nothing"
+            seconds = [len(motion.q) * motion.period for motion in motions] or [0.0]
             said = (
-                f"{found} s without a gap; needed: {self._job.settings.shadow:g} s at the end, "
-                f"{self._job.settings.least:.2f} s in all"
+                f"{sum(seconds):.2f} s in {len(motions)} stretches, newest {seconds[-1]:.2f} s; "
+                f"needed: {self._job.settings.shadow:g} s at the end, "
+                f"{self._job.settings.least:.2f} s in all, without short ones"
             )
             return Answer(t_ns=request.t_ns, rejection=said)
         proposal = self._adapter.propose(self._model, motions)

@@ -71,7 +71,7 @@ def test_a_gap_parts_the_window_and_too_little_is_said(tmp_path: Path) -> None:
         for step in steps:
             recorder.write("step", step, step.t_ns)
     answer = fitter(tmp_path).answer(Request(steps[-1].t_ns))
-    assert answer.rejection.startswith("3.50, 1.75 s without a gap; needed: 2 s at the end")
+    assert answer.rejection.startswith("5.25 s in 2 stretches, newest 1.75 s; needed: 2 s")
     assert (answer.error, answer.candidate) == (None, "")
 
 
