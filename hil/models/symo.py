@@ -1,0 +1,191 @@
+"""SyMo: a learned discrete Lagrangian that steps from poses alone.
+
+A segment of one period h between two poses has, at its midpoint m and with its speed v,
+
+    L_d = h ℓ(m, v, ū),   p⁺ = D₂ L_d + ½ h (B ū + F),   p⁻ = −D₁ L_d − ½ h (B ū + F)
+
+and the forced discrete Euler–Lagrange equations say that the momenta of two segments agree at
+the pose they share, p⁺(q₀, q₁) = p⁻(q₁, q₂) (Marsden & West, Acta Numerica 2001, §3.2; Santos,
+Ekal & Ventura, L4DC 2022, for whom ū is the mean of the inputs at both ends). Without input and
+friction the map is symplectic and keeps every momentum that belongs to a symmetry of ℓ,
+whatever the network has learned. SyMo and E2E-SyMo are this one model; they differ in what
+training minimises (`hil.training.fit_symo`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from hil.models.base import AbstractLearnedDynamics, AbstractPoseDynamics, Linearisation, PoseStep
+from hil.models.lagrangian import (
+    Forms,
+    LagrangianModel,
+    LagrangianSettings,
+    LagrangianWeights,
+    forms,
+    push,
+)
+from hil.types import Array, BoolArray
+
+TOLERANCE = 1e-12  # of the change of a pose, over 1 + its size
+ITERATIONS = 30
+HALVINGS = 12  # of a Newton step that does not bring the momenta closer
+
+
+class Momenta(NamedTuple):
+    """Momenta of a segment at its two ends, and their slopes by the pose at its end."""
+
+    before: Array  # (n, nq), p⁻
+    after: Array  # (n, nq), p⁺
+    before_by_end: Array  # (n, nq of p⁻, nq), ∂p⁻/∂q₂
+
+
+class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
+    """A learned discrete Lagrangian: poses to the next pose, and dynamics for a controller."""
+
+    Settings = LagrangianSettings
+
+    def __init__(self, settings: LagrangianSettings, weights: LagrangianWeights) -> None:
+        self.settings, self.weights = settings, weights
+        self.lagrangian = LagrangianModel(settings, weights)
+
+    @classmethod
+    def from_arrays(cls, settings: LagrangianSettings, arrays: Mapping[str, Array]) -> SymoModel:
+        """Return a model of stored arrays; raises ConfigError as its weights do."""
+        return cls(settings, LagrangianWeights.from_arrays(settings, arrays))
+
+    @property
+    def nq(self) -> int:
+        """Number of positions."""
+        return self.settings.nq
+
+    @property
+    def nu(self) -> int:
+        """Number of inputs."""
+        return self.settings.nu
+
+    @property
+    def period(self) -> float:
+        """Time between two poses, s."""
+        return float(self.weights.period)
+
+    def acceleration(self, q: Array, v: Array, u: Array) -> Array:
+        """Return q̈, (batch, nq), of the learned H, V and D in continuous time."""
+        return self.lagrangian.acceleration(q, v, u)
+
+    def linearise(self, x: Array, u: Array) -> Linearisation:
+        """Return acceleration and its exact slopes at one state and input, or many."""
+        return self.lagrangian.linearise(x, u)
+
+    def domain(self, x: Array, u: Array) -> float:
+        """Return the distance of state x (nx,) and input u (nu,) from the data; 1 is the edge."""
+        return self.lagrangian.domain(x, u)
+
+    def step(self, before: Array, now: Array, u_before: Array, u_now: Array) -> PoseStep:
+        """Return the poses after `now`, (batch, nq), by Newton's method in every sample."""
+        return next_pose(self.settings, self.weights, before, now, u_before, u_now)
+
+    def momentum(self, before: Array, after: Array, u: Array) -> Array:
+        """Return the discrete momentum p⁺, (batch, nq), at the end of a segment."""
+        return momenta(self.settings, self.weights, before, after, u).after
+
+    def energy(self, before: Array, after: Array, u: Array) -> Array:
+        """Return ½ p⁺ᵀ H⁻¹ p⁺ + V, (batch,), J, at the end of a segment.
+
+        With the discrete momentum it swings about the truth by O(h²) at most; with a speed by
+        differences it would be off by O(h) even on an exact trajectory.
+        """
+        p = self.momentum(before, after, u)
+        speed = np.linalg.solve(self.lagrangian.inertia(after), p[..., None])[..., 0]
+        return np.asarray(0.5 * (p * speed).sum(axis=1) + self.lagrangian.potential(after))
+
+
+def segment(
+    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
+) -> Forms:
+    """Return the forms at the midpoint of segments from q0 to q1 (n, nq) with inputs u (n, nu)."""
+    return forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / float(weights.period), u)
+
+
+def momenta(
+    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
+) -> Momenta:
+    """Return the momenta of segments from q0 to q1 (n, nq) with mean inputs u (n, nu)."""
+    h = float(weights.period)
+    f = segment(settings, weights, q0, q1, u)
+    half = 0.5 * h * (f.by_q + f.friction + push(settings, u))
+    by_v_by_q = f.by_qv.swapaxes(1, 2)
+    slope = (
+        0.5 * by_v_by_q + f.by_vv / h
+        - 0.5 * (0.5 * h * (f.by_qq + f.friction_by_q) + f.by_qv + f.friction_by_v)
+    )  # fmt: skip
+    return Momenta(f.by_v - half, f.by_v + half, slope)
+
+
+def next_pose(
+    settings: LagrangianSettings,
+    weights: LagrangianWeights,
+    before: Array,
+    now: Array,
+    u_before: Array,
+    u_now: Array,
+    start: Array | None = None,
+) -> PoseStep:
+    """Solve p⁻(now, q) = p⁺(before, now) for q in every sample by itself.
+
+    Newton's method from `start`, or from 2 now − before; a step is halved until the momenta
+    come closer. A sample whose momenta are not numbers, or stop coming closer, is not solved.
+    """
+    q = 2.0 * now - before if start is None else start.copy()
+    solved: BoolArray = np.zeros(len(q), dtype=bool)
+    given = np.concatenate([before, now, u_before, u_now, q], axis=1)
+    active = np.flatnonzero(np.isfinite(given).all(axis=1))
+    iteration = 0
+    if not len(active):
+        return PoseStep(q, solved, iteration)
+    wanted = np.zeros_like(q)
+    wanted[active] = momenta(settings, weights, before[active], now[active], u_before[active]).after
+    found = momenta(settings, weights, now[active], q[active], u_now[active])
+    left, slope = found.before - wanted[active], found.before_by_end
+    while len(active) and iteration < ITERATIONS:
+        iteration += 1
+        change, regular = _solve(slope, left)
+        scale, moved = np.ones(len(active)), q[active] - change
+        best = np.linalg.norm(left, axis=1)
+        # Within rounding of the answer a full step need not look closer.
+        close = np.abs(change).max(axis=1) <= TOLERANCE * (1.0 + np.abs(moved).max(axis=1))
+        left_now, slope_now = left.copy(), slope.copy()
+        open_, accepted = np.flatnonzero(regular), np.zeros(len(active), dtype=bool)
+        for _ in range(HALVINGS):
+            if not len(open_):
+                break
+            rows = active[open_]
+            with np.errstate(over="ignore", invalid="ignore"):
+                trial = momenta(settings, weights, now[rows], moved[open_], u_now[rows])
+                miss = trial.before - wanted[rows]
+                good = close[open_] | (np.linalg.norm(miss, axis=1) < best[open_])
+            taken = open_[good]
+            left_now[taken], slope_now[taken] = miss[good], trial.before_by_end[good]
+            accepted[taken] = True
+            open_ = open_[~good]
+            scale[open_] *= 0.5
+            moved[open_] = q[active[open_]] - scale[open_, None] * change[open_]
+        q[active[accepted]] = moved[accepted]
+        solved[active[accepted & close]] = True
+        go_on = accepted & ~close
+        active, left, slope = active[go_on], left_now[go_on], slope_now[go_on]
+    return PoseStep(q, solved, iteration)
+
+
+def _solve(slope: Array, right: Array) -> tuple[Array, BoolArray]:
+    """Return slope⁻¹ right, (n, nq), and where there is one; elsewhere zero."""
+    regular: BoolArray = np.isfinite(slope).all(axis=(1, 2)) & np.isfinite(right).all(axis=1)
+    with np.errstate(all="ignore"):
+        regular &= np.abs(np.linalg.det(np.where(regular[:, None, None], slope, 0.0))) > 0.0
+    found = np.zeros_like(right)
+    if regular.any():
+        found[regular] = np.linalg.solve(slope[regular], right[regular][..., None])[..., 0]
+    return found, regular
