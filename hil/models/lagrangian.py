@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
     factor: slice  # entries of L, row by row of its lower triangle
     terms: slice  # c
     damping: slice  # entries of K, as those of L
-    count: int
+    total: int
 
 
 def outputs(settings: LagrangianSettings) -> Outputs:
@@ -127,7 +127,7 @@ class LagrangianWeights:
 
         Raises ConfigError for an array that is missing, too many or of another shape.
         """
-        nq, count, all_inputs = settings.nq, outputs(settings).count, settings.nq + settings.nu
+        nq, count, all_inputs = settings.nq, outputs(settings).total, settings.nq + settings.nu
         near = width(settings) + all_inputs
         shapes: dict[str, tuple[int, ...]] = {
             "period": (), "position_mean": (nq,), "position_scale": (nq,),
@@ -149,8 +149,8 @@ class LagrangianWeights:
         )
         plain = ("period", "position_mean", "position_scale", "motion_scale")
         domain = Domain(*(arrays[f"domain.{name}"] for name in ("mean", "factor", "edge")))
-        own = [arrays[name] for name in plain]
-        return cls(*own, hidden, arrays["last"], arrays["constant"], domain)
+        own = {name: arrays[name] for name in (*plain, "last", "constant")}
+        return cls(hidden=hidden, domain=domain, **own)
 
 
 class Jet(NamedTuple):

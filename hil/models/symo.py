@@ -182,9 +182,10 @@ def next_pose(
 
 def _solve(slope: Array, right: Array) -> tuple[Array, BoolArray]:
     """Return slope⁻¹ right, (n, nq), and where there is one; elsewhere zero."""
-    regular: BoolArray = np.isfinite(slope).all(axis=(1, 2)) & np.isfinite(right).all(axis=1)
+    finite = np.isfinite(np.concatenate([slope, right[:, :, None]], axis=2)).all(axis=(1, 2))
     with np.errstate(all="ignore"):
-        regular &= np.abs(np.linalg.det(np.where(regular[:, None, None], slope, 0.0))) > 0.0
+        volume = np.linalg.det(np.where(finite[:, None, None], slope, 0.0))
+    regular: BoolArray = np.abs(volume) > 0.0
     found = np.zeros_like(right)
     if regular.any():
         found[regular] = np.linalg.solve(slope[regular], right[regular][..., None])[..., 0]

@@ -75,7 +75,7 @@ class LagrangianNetwork:
         self.trained = np.ones(len(flat), dtype=bool)
         if settings.damping == "constant":  # answers that no position changes
             rows = outputs(settings).damping
-            at = len(flat) - self.weights.last.size - outputs(settings).count
+            at = len(flat) - self.weights.last.size - outputs(settings).total
             self.trained[at:][: self.weights.last.size].reshape(self.weights.last.shape)[rows] = (
                 False
             )
@@ -100,9 +100,10 @@ class LagrangianNetwork:
             own = number == 0 and first_layer is not None
             parts.append(random.uniform(-1, 1, units) if own else np.zeros(units))
         units = settings.hidden[-1]
-        limit = 0.1 * np.sqrt(6 / (units + at.count))
-        last = random.uniform(-limit, limit, (at.count, units))
-        constant = np.zeros(at.count)
+        limit = 0.1 * np.sqrt(6 / (units + at.total))
+        last = random.uniform(-limit, limit, (at.total, units))
+        last[at.terms][1:] = 0.0  # what order 4 adds is small
+        constant = np.zeros(at.total)
         diagonal = np.flatnonzero(np.equal(*triangle(settings)))
         constant[at.factor][diagonal] = SOFTPLUS_ONE
         if settings.damping != "none":
@@ -134,9 +135,12 @@ class LagrangianNetwork:
         for units in settings.hidden:
             hidden.append((take(units, before), take(units)))
             before = units
-        count = outputs(settings).count
+        count = outputs(settings).total
         last, constant = take(count, before), take(count)
-        return LagrangianWeights(*self.scaling, tuple(hidden), last, constant, domain)
+        period, mean, scale, motion_scale = self.scaling
+        return LagrangianWeights(
+            period, mean, scale, motion_scale, tuple(hidden), last, constant, domain
+        )
 
     def with_flat(self, flat: Array) -> LagrangianNetwork:
         """Return a network with other weights."""
