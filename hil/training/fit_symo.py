@@ -34,7 +34,7 @@ from hil.training.lagrangian_network import LagrangianNetwork, Triples
 from hil.training.levenberg import SquaresProgress, minimise
 from hil.types import Array
 
-RIDGES = tuple(10.0**-power for power in range(7, 13))  # largest first
+RIDGES = tuple(10.0**-power for power in range(7, 16))  # largest first
 BLOCK = 256  # samples whose slopes are held at once
 
 
@@ -49,6 +49,7 @@ class FitSymoSettings(Settings, frozen=True, kw_only=True):
     validation: Annotated[
         float, Meta(gt=0, lt=1, description="part of the motions that chooses the ridge, 1")
     ] = 0.25
+    choosing: Annotated[int, Meta(ge=2, description="motions that choose the ridge, at most")] = 32
     iterations: Annotated[
         int, Meta(ge=1, le=10_000, description="of second order, at most, per ridge")
     ] = 40
@@ -91,8 +92,8 @@ class FitSymo:
             net, updates = descend(net, data, settings, random, tell)
             validation, ridge = np.nan, 0.0
         else:
-            order = random.permutation(len(motions))
-            held = min(len(motions) - 1, max(1, round(settings.validation * len(motions))))
+            order = random.permutation(len(motions))[: settings.choosing]
+            held = min(len(order) - 1, max(1, round(settings.validation * len(order))))
             if not held:
                 raise ConfigError("fit: one motion; at least 2 are needed, to validate on one")
             kept = triples([motions[i] for i in np.sort(order[held:])])
@@ -135,6 +136,9 @@ class FitSymo:
     ) -> tuple[LagrangianNetwork, float, float, int]:
         """Return the weights, the ridge and the validation loss of the best ridge, and updates."""
         best, found, updates = (net, RIDGES[0], np.inf), net, 0
+        if self.settings.loss == "prediction":  # of random weights a step may have no answer
+            ahead = msgspec.structs.replace(self.settings, loss="residual")
+            found, updates = refine(net, kept, ahead, RIDGES[0], tell)
         for ridge in RIDGES:
             found, more = refine(found, kept, self.settings, ridge, tell)
             updates += more
@@ -201,9 +205,7 @@ def refine(
     """Return the network after Levenberg–Marquardt with one ridge, and the steps it took."""
     problem = Squares(net, data, settings.loss, ridge)
     tell.ridge = ridge
-    theta, state = minimise(
-        problem, net.flat.copy(), settings.iterations, tolerance=0.01, progress=tell
-    )
+    theta, state = minimise(problem, net.flat.copy(), settings.iterations, progress=tell)
     return net.with_flat(theta), state.iteration
 
 
