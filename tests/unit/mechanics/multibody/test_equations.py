@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 
 from hil.errors import MechanicsError
 from hil.mechanics.multibody.base import AbstractMultibody
+from hil.mechanics.multibody.chain_pendulum import ChainPendulum, ChainPendulumParameters
 from hil.mechanics.multibody.pendulum import Pendulum, PendulumParameters
 from hil.mechanics.multibody.rod_cart_pole import RodCartPole, RodCartPoleParameters
 from hil.types import AnyArray, Array
@@ -64,7 +65,23 @@ def rod_cart_pole() -> Case:
     )  # fmt: skip
 
 
-CASES = [pendulum, rod_cart_pole]
+def triple_pendulum() -> Case:
+    p = ChainPendulumParameters(
+        masses=(1.2, 0.7, 0.5), lengths=(0.9, 0.6, 0.4), gravity=9.7, viscous=0.3
+    )
+
+    def points(q: AnyArray) -> AnyArray:
+        rods = np.array(p.lengths)[:, None] * np.stack([np.sin(q), np.cos(q)], axis=1)
+        return np.cumsum(rods, axis=0)
+
+    def forces(v: Array, u: Array) -> Array:
+        pivots = -0.3 * np.diff(v, prepend=0.0)
+        return pivots - np.append(pivots[1:], 0.0) + np.append(u, [0.0, 0.0])
+
+    return Case(ChainPendulum(p), points, np.array(p.masses), no_springs, forces, 9.7)
+
+
+CASES = [pendulum, rod_cart_pole, triple_pendulum]
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
