@@ -415,6 +415,41 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("name")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Another protocol than bench_NAME.toml."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the protocol; may be repeated.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The first of the seeds.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run cut short."
+)
+@runs_option
+@json_option
+def bench(
+    name: str, config: Path | None, settings: tuple[str, ...], seed: int | None,
+    resume: Path | None, runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure what a protocol asks for; a table, a picture, and every figure as JSON.
+
+    Example: hil bench symo --set bench.seeds=1 --set bench.sizes=[8]
+    """
+    from hil.services import benches
+    from hil.services.train import shipped
+
+    service = benches.find(name)
+    found = resolved(config or shipped(f"bench_{name}.toml"), False, False, settings, seed=seed)
+    outcome = service.bench(found, runs, say, resume)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--client", default="client", show_default=True, help="Name of the new key.")
 @click.option(

@@ -173,7 +173,9 @@ class Squares:
             errors, _ = self.errors(self.net.with_flat(theta), self.data)
         if errors is None or not np.isfinite(errors).all():
             return np.inf
-        return 0.5 * float((errors**2).mean()) + 0.5 * self.ridge * float(theta @ theta)
+        return 0.5 * float((errors**2).mean()) + 0.5 * self.ridge * float(
+            theta @ (self.net.stiffness * theta)
+        )
 
     def normal(self, theta: Array) -> tuple[Array, Array]:
         """Return curvature (p, p) and slope (p,) of the loss, without second slopes of e."""
@@ -186,8 +188,8 @@ class Squares:
             curvature += rows.T @ rows
             slope += errors.ravel() @ rows
         size = len(self.data) * net.settings.nq
-        curvature, slope = curvature / size, slope / size + self.ridge * theta
-        curvature.flat[:: len(theta) + 1] += self.ridge
+        curvature, slope = curvature / size, slope / size + self.ridge * net.stiffness * theta
+        curvature.flat[:: len(theta) + 1] += self.ridge * net.stiffness
         return curvature, np.where(net.trained, slope, 0.0)
 
 

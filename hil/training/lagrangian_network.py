@@ -34,6 +34,7 @@ from hil.models.symo import momenta, next_pose
 from hil.types import Array, BoolArray
 
 SOFTPLUS_ONE = float(np.log(np.e - 1.0))  # softplus of it is 1
+CORRECTION = 1e4  # what order 4 adds is of order h²: its weights are small
 START_DAMPING = -2.0  # softplus of it is 0.13: K on the diagonal
 
 
@@ -73,12 +74,15 @@ class LagrangianNetwork:
         self.settings, self.flat, self.scaling = settings, flat, scaling
         self.weights = self._views(Domain(*(np.zeros(0),) * 3))
         self.trained = np.ones(len(flat), dtype=bool)
+        self.stiffness = np.ones(len(flat))  # of the ridge, per weight
+        self._last(self.stiffness)[outputs(settings).terms][1:] = CORRECTION
         if settings.damping == "constant":  # answers that no position changes
-            rows = outputs(settings).damping
-            at = len(flat) - self.weights.last.size - outputs(settings).total
-            self.trained[at:][: self.weights.last.size].reshape(self.weights.last.shape)[rows] = (
-                False
-            )
+            self._last(self.trained)[outputs(settings).damping] = False
+
+    def _last(self, flat: Any) -> Any:
+        """Return the last layer's part of a flat vector, (outputs, units)."""
+        shape, constant = self.weights.last.shape, outputs(self.settings).total
+        return flat[-shape[0] * shape[1] - constant : -constant].reshape(shape)
 
     @classmethod
     def start(
