@@ -147,11 +147,12 @@ def bench(config: Config, runs: Path, say: Say, resume: Path | None = None) -> B
 
 
 def _jobs(protocol: BenchSettings, seed: int) -> Iterator[Job]:
-    for case in protocol.case:
-        for size in protocol.sizes or case.sizes:
-            for model in protocol.model:
-                if not model.cases or case.name in model.cases:
-                    for number in range(seed, seed + protocol.seeds):
+    """Yield every fit, seed by seed: what is cut short has all of the first ones."""
+    for number in range(seed, seed + protocol.seeds):
+        for case in protocol.case:
+            for size in protocol.sizes or case.sizes:
+                for model in protocol.model:
+                    if not model.cases or case.name in model.cases:
                         yield Job(case.name, size, model.name, number)
 
 
