@@ -170,8 +170,6 @@ class Forms(NamedTuple):
     by_qq: Array  # (n, nq, nq)
     by_qv: Array  # (n, nq of q, nq of v)
     by_vv: Array  # (n, nq, nq)
-    by_qqv_v: Array  # (n, nq of q, nq of v), Σ_i v_i ∂³ℓ/∂q_i∂q∂v
-    by_qvv_v: Array  # (n, nq of v, nq of v), Σ_i v_i ∂³ℓ/∂q_i∂v∂v
     friction: Array  # (n, nq), F
     friction_by_q: Array  # (n, nq of F, nq of q)
     friction_by_v: Array  # (n, nq of F, nq of v)
@@ -213,32 +211,42 @@ def triangle(settings: LagrangianSettings) -> tuple[IntArray, IntArray]:
     return rows, columns
 
 
-def jet(settings: LagrangianSettings, weights: LagrangianWeights, q: Array) -> Jet:
-    """Return the network's answers at q (n, nq) and their first and second slopes, forwards."""
+def jet(
+    settings: LagrangianSettings, weights: LagrangianWeights, q: Array, curved: bool = True
+) -> Jet:
+    """Return the network's answers at q (n, nq) and their first and second slopes, forwards.
+
+    curved: False leaves the second slopes out, and half the work.
+    """
     n, nq = q.shape
-    i, j = triangle(settings)
+    i, j = triangle(settings) if curved else (np.zeros(0, dtype=np.int64),) * 2
     phi, source = features(settings, weights, q), sources(settings)
     stack = np.zeros((1 + nq + len(i), n, phi.shape[2]))  # value, by q_i, by q_i q_j
     stack[0] = phi[0]
     columns = np.arange(phi.shape[2])
     stack[1 + source, :, columns] = phi[1].T
-    diagonal = 1 + nq + np.flatnonzero(i == j)
-    stack[diagonal[source], :, columns] = phi[2].T
+    if curved:
+        diagonal = 1 + nq + np.flatnonzero(i == j)
+        stack[diagonal[source], :, columns] = phi[2].T
     for weight, bias in weights.hidden:
         stack = (stack.reshape(-1, stack.shape[2]) @ weight.T).reshape(len(stack), n, -1)
-        y = np.tanh(stack[0] + bias)
+        y = stack[0]
+        y += bias
+        np.tanh(y, out=y)
         slope = 1.0 - y * y
-        first = stack[1 : 1 + nq]
-        second = stack[1 + nq :]
-        bend = -2.0 * y * slope
-        second *= slope
-        for pair, (a, b) in enumerate(zip(i, j, strict=True)):
-            second[pair] += bend * first[a] * first[b]
+        first, second = stack[1 : 1 + nq], stack[1 + nq :]
+        if curved:
+            second *= slope
+            bend = y * slope
+            bend *= -2.0
+            for a in range(nq):
+                bent = bend * first[a]
+                for b in range(a + 1):
+                    second[a * (a + 1) // 2 + b] += bent * first[b]
         first *= slope
-        stack[0] = y
     stack = (stack.reshape(-1, stack.shape[2]) @ weights.last.T).reshape(len(stack), n, -1)
     stack[0] += weights.constant
-    full = np.empty((n, nq, nq, stack.shape[2]))
+    full = np.zeros((n, nq, nq, stack.shape[2]))
     full[:, i, j] = full[:, j, i] = stack[1 + nq :].transpose(1, 0, 2)
     return Jet(stack[0], stack[1 : 1 + nq].transpose(1, 0, 2), full)
 
@@ -299,11 +307,15 @@ def inertia(settings: LagrangianSettings, weights: LagrangianWeights, q: Array) 
 
 
 def forms(
-    settings: LagrangianSettings, weights: LagrangianWeights, q: Array, v: Array, u: Array
-) -> Forms:
-    """Return the Lagrangian, its slopes and the friction at q, v (n, nq) and u (n, nu)."""
+    settings: LagrangianSettings, weights: LagrangianWeights, q: Array, v: Array, u: Array,
+    curved: bool = True,
+) -> Forms:  # fmt: skip
+    """Return the Lagrangian, its slopes and the friction at q, v (n, nq) and u (n, nu).
+
+    curved: False leaves ∂²ℓ/∂q² zero, for half the work.
+    """
     at, nq = outputs(settings), settings.nq
-    o = jet(settings, weights, q)
+    o = jet(settings, weights, q, curved)
     factor, by_i, by_ij = _factor_jet(settings, o, at.factor)
     w = np.einsum("nba,nb->na", factor, v)  # Lᵀ v
     w_i = np.einsum("niba,nb->nia", by_i, v)
@@ -312,6 +324,41 @@ def forms(
     c, c_i, c_ij = o.value[:, at.terms], o.first[..., at.terms], o.second[..., at.terms]
     floor = settings.floor
     by_qv = np.einsum("niba,na->nib", by_i, w) + np.einsum("nba,nia->nib", factor, w_i)
+    value = 0.5 * (w * w).sum(1) + 0.5 * floor * (v * v).sum(1) + (c * tau).sum(1)
+    by_q = np.einsum("na,nia->ni", w, w_i) + np.einsum("nit,nt->ni", c_i, tau)
+    by_v = np.einsum("nba,na->nb", factor, w) + floor * v
+    by_qq = np.einsum("nia,nja->nij", w_i, w_i) + np.einsum("na,nija->nij", w, w_ij)
+    by_qq += np.einsum("nijt,nt->nij", c_ij, tau)
+    by_vv = factor @ factor.swapaxes(1, 2) + floor * np.eye(nq)
+    if tau.shape[1] > 1:
+        by_v += np.einsum("nt,ntb->nb", c, tau_v)
+        by_qv += np.einsum("nit,ntb->nib", c_i, tau_v)
+        by_vv += np.einsum("nt,ntbd->nbd", c, tau_vv)
+    friction, friction_q, friction_v = np.zeros_like(v), np.zeros_like(by_vv), np.zeros_like(by_vv)
+    if settings.damping != "none":
+        k, k_i, _ = _factor_jet(settings, o, at.damping)
+        kv = np.einsum("nba,nb->na", k, v)
+        friction = -np.einsum("nba,na->nb", k, kv)
+        friction_v = -k @ k.swapaxes(1, 2)
+        slope = np.einsum("niba,na->nbi", k_i, kv)
+        slope += np.einsum("nba,nica,nc->nbi", k, k_i, v)
+        friction_q = -slope
+    return Forms(
+        value, by_q, by_v, by_qq, by_qv, by_vv,
+        friction, friction_q, friction_v,
+    )  # fmt: skip
+
+
+def along_motion(
+    settings: LagrangianSettings, weights: LagrangianWeights, q: Array, v: Array, u: Array
+) -> tuple[Array, Array]:
+    """Return Σ_i v_i ∂/∂q_i of ∂²ℓ/∂q∂v, (n, nq of q, nq of v), and of ∂²ℓ/∂v², (n, nq, nq)."""
+    at = outputs(settings)
+    o = jet(settings, weights, q)
+    factor, by_i, by_ij = _factor_jet(settings, o, at.factor)
+    w = np.einsum("nba,nb->na", factor, v)
+    w_i = np.einsum("niba,nb->nia", by_i, v)
+    w_ij = np.einsum("nijba,nb->nija", by_ij, v)
     along = np.einsum("ni,nijba->njba", v, by_ij)  # Σ_i v_i L_ij
     w_along, along_w = np.einsum("ni,nija->nja", v, w_ij), np.einsum("ni,nia->na", v, w_i)
     forward = np.einsum("ni,niba->nba", v, by_i)
@@ -323,31 +370,12 @@ def forms(
     )
     turned = forward @ factor.swapaxes(1, 2)
     by_qvv_v = turned + turned.swapaxes(1, 2)
-    value = 0.5 * (w * w).sum(1) + 0.5 * floor * (v * v).sum(1) + (c * tau).sum(1)
-    by_q = np.einsum("na,nia->ni", w, w_i) + np.einsum("nit,nt->ni", c_i, tau)
-    by_v = np.einsum("nba,na->nb", factor, w) + floor * v
-    by_qq = np.einsum("nia,nja->nij", w_i, w_i) + np.einsum("na,nija->nij", w, w_ij)
-    by_qq += np.einsum("nijt,nt->nij", c_ij, tau)
-    by_vv = factor @ factor.swapaxes(1, 2) + floor * np.eye(nq)
-    if tau.shape[1] > 1:
-        by_v += np.einsum("nt,ntb->nb", c, tau_v)
-        by_qv += np.einsum("nit,ntb->nib", c_i, tau_v)
-        by_vv += np.einsum("nt,ntbd->nbd", c, tau_vv)
+    _, tau_v, tau_vv = terms(settings, weights, v, u)
+    if tau_v.shape[1] > 1:
+        c_i, c_ij = o.first[..., at.terms], o.second[..., at.terms]
         by_qqv_v += np.einsum("ni,nijt,ntb->njb", v, c_ij, tau_v)
         by_qvv_v += np.einsum("ni,nit,ntbd->nbd", v, c_i, tau_vv)
-    friction, friction_q, friction_v = np.zeros_like(v), np.zeros_like(by_vv), np.zeros_like(by_vv)
-    if settings.damping != "none":
-        k, k_i, _ = _factor_jet(settings, o, at.damping)
-        kv = np.einsum("nba,nb->na", k, v)
-        friction = -np.einsum("nba,na->nb", k, kv)
-        friction_v = -k @ k.swapaxes(1, 2)
-        slope = np.einsum("niba,na->nbi", k_i, kv)
-        slope += np.einsum("nba,nica,nc->nbi", k, k_i, v)
-        friction_q = -slope
-    return Forms(
-        value, by_q, by_v, by_qq, by_qv, by_vv, by_qqv_v, by_qvv_v,
-        friction, friction_q, friction_v,
-    )  # fmt: skip
+    return by_qqv_v, by_qvv_v
 
 
 def _factor_jet(settings: LagrangianSettings, o: Jet, part: slice) -> tuple[Array, Array, Array]:
@@ -409,7 +437,7 @@ class LagrangianModel(AbstractLearnedDynamics):
 
     def acceleration(self, q: Array, v: Array, u: Array) -> Array:
         """Return q̈, (batch, nq), for q, v (batch, nq) and u (batch, nu), SI."""
-        f = forms(self._plain, self._own, q, v, u)
+        f = forms(self._plain, self._own, q, v, u, curved=False)
         return _acceleration(f, v, push(self.settings, u))
 
     def linearise(self, x: Array, u: Array) -> Linearisation:
@@ -421,9 +449,10 @@ class LagrangianModel(AbstractLearnedDynamics):
         f = forms(self._plain, self._own, q, v, u)
         a = _acceleration(f, v, push(self.settings, u))
         by_q = _inertia_slope_times(self._plain, self._own, q, a)
-        by_q = f.friction_by_q + f.by_qq.swapaxes(1, 2) - f.by_qqv_v.swapaxes(1, 2) - by_q
+        by_qqv_v, by_qvv_v = along_motion(self._plain, self._own, q, v, u)
+        by_q = f.friction_by_q + f.by_qq.swapaxes(1, 2) - by_qqv_v.swapaxes(1, 2) - by_q
         # ∂/∂v of ∂ℓ/∂q − (∂²ℓ/∂v∂q) v: the second factor v, and the first by v
-        by_v = f.friction_by_v + f.by_qv - f.by_qv.swapaxes(1, 2) - f.by_qvv_v
+        by_v = f.friction_by_v + f.by_qv - f.by_qv.swapaxes(1, 2) - by_qvv_v
         right = np.concatenate(
             [by_q, by_v, np.broadcast_to(self._input, (len(x), nq, self.nu))], axis=2
         )
@@ -488,4 +517,4 @@ def _inertia_slope_times(
 ) -> Array:
     """Return ∂(H a)/∂q, (n, nq of H a, nq of q), a held."""
     nothing = np.zeros((len(q), settings.nu))
-    return forms(settings, weights, q, a, nothing).by_qv.swapaxes(1, 2)
+    return forms(settings, weights, q, a, nothing, curved=False).by_qv.swapaxes(1, 2)

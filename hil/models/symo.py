@@ -21,7 +21,6 @@ import numpy as np
 
 from hil.models.base import AbstractLearnedDynamics, AbstractPoseDynamics, Linearisation, PoseStep
 from hil.models.lagrangian import (
-    Forms,
     LagrangianModel,
     LagrangianSettings,
     LagrangianWeights,
@@ -30,17 +29,33 @@ from hil.models.lagrangian import (
 )
 from hil.types import Array, BoolArray
 
-TOLERANCE = 1e-12  # of the change of a pose, over 1 + its size
+CLOSE = 1e-8  # change of a pose, over 1 + its size: Newton's next would be its square
 ITERATIONS = 30
 HALVINGS = 12  # of a Newton step that does not bring the momenta closer
 
 
 class Momenta(NamedTuple):
-    """Momenta of a segment at its two ends, and their slopes by the pose at its end."""
+    """Momenta of a segment at its two ends, and the slope of the first by the pose at its end."""
 
     before: Array  # (n, nq), p⁻
     after: Array  # (n, nq), p⁺
     before_by_end: Array  # (n, nq of p⁻, nq), ∂p⁻/∂q₂
+
+
+class Ends(NamedTuple):
+    """Momenta of a segment at its two ends."""
+
+    before: Array  # (n, nq), p⁻
+    after: Array  # (n, nq), p⁺
+
+
+class Root(NamedTuple):
+    """Next poses, and the slopes they were found with."""
+
+    q: Array  # (n, nq)
+    solved: BoolArray  # (n,)
+    iterations: int
+    slope: Array  # (n, nq, nq), ∂p⁻/∂q₂; the unit matrix where not solved
 
 
 class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
@@ -86,11 +101,12 @@ class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
 
     def step(self, before: Array, now: Array, u_before: Array, u_now: Array) -> PoseStep:
         """Return the poses after `now`, (batch, nq), by Newton's method in every sample."""
-        return next_pose(self.settings, self.weights, before, now, u_before, u_now)
+        found = next_pose(self.settings, self.weights, before, now, u_before, u_now)
+        return PoseStep(found.q, found.solved, found.iterations)
 
     def momentum(self, before: Array, after: Array, u: Array) -> Array:
         """Return the discrete momentum p⁺, (batch, nq), at the end of a segment."""
-        return momenta(self.settings, self.weights, before, after, u).after
+        return momenta_at_ends(self.settings, self.weights, before, after, u).after
 
     def energy(self, before: Array, after: Array, u: Array) -> Array:
         """Return ½ p⁺ᵀ H⁻¹ p⁺ + V, (batch,), J, at the end of a segment.
@@ -103,19 +119,12 @@ class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
         return np.asarray(0.5 * (p * speed).sum(axis=1) + self.lagrangian.potential(after))
 
 
-def segment(
-    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
-) -> Forms:
-    """Return the forms at the midpoint of segments from q0 to q1 (n, nq) with inputs u (n, nu)."""
-    return forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / float(weights.period), u)
-
-
 def momenta(
     settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
 ) -> Momenta:
     """Return the momenta of segments from q0 to q1 (n, nq) with mean inputs u (n, nu)."""
     h = float(weights.period)
-    f = segment(settings, weights, q0, q1, u)
+    f = forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / h, u)
     half = 0.5 * h * (f.by_q + f.friction + push(settings, u))
     by_v_by_q = f.by_qv.swapaxes(1, 2)
     slope = (
@@ -123,6 +132,16 @@ def momenta(
         - 0.5 * (0.5 * h * (f.by_qq + f.friction_by_q) + f.by_qv + f.friction_by_v)
     )  # fmt: skip
     return Momenta(f.by_v - half, f.by_v + half, slope)
+
+
+def momenta_at_ends(
+    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
+) -> Ends:
+    """Return p⁻ and p⁺ of segments, for half the work of `momenta`."""
+    h = float(weights.period)
+    f = forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / h, u, curved=False)
+    half = 0.5 * h * (f.by_q + f.friction + push(settings, u))
+    return Ends(f.by_v - half, f.by_v + half)
 
 
 def next_pose(
@@ -133,7 +152,7 @@ def next_pose(
     u_before: Array,
     u_now: Array,
     start: Array | None = None,
-) -> PoseStep:
+) -> Root:
     """Solve p⁻(now, q) = p⁺(before, now) for q in every sample by itself.
 
     Newton's method from `start`, or from 2 now − before; a step is halved until the momenta
@@ -141,43 +160,46 @@ def next_pose(
     """
     q = 2.0 * now - before if start is None else start.copy()
     solved: BoolArray = np.zeros(len(q), dtype=bool)
+    slopes = np.broadcast_to(np.eye(q.shape[1]), (*q.shape, q.shape[1])).copy()
     given = np.concatenate([before, now, u_before, u_now, q], axis=1)
     active = np.flatnonzero(np.isfinite(given).all(axis=1))
     iteration = 0
     if not len(active):
-        return PoseStep(q, solved, iteration)
+        return Root(q, solved, iteration, slopes)
     wanted = np.zeros_like(q)
-    wanted[active] = momenta(settings, weights, before[active], now[active], u_before[active]).after
+    wanted[active] = momenta_at_ends(
+        settings, weights, before[active], now[active], u_before[active]
+    ).after
     found = momenta(settings, weights, now[active], q[active], u_now[active])
     left, slope = found.before - wanted[active], found.before_by_end
     while len(active) and iteration < ITERATIONS:
         iteration += 1
         change, regular = _solve(slope, left)
-        scale, moved = np.ones(len(active)), q[active] - change
-        best = np.linalg.norm(left, axis=1)
-        # Within rounding of the answer a full step need not look closer.
-        close = np.abs(change).max(axis=1) <= TOLERANCE * (1.0 + np.abs(moved).max(axis=1))
-        left_now, slope_now = left.copy(), slope.copy()
-        open_, accepted = np.flatnonzero(regular), np.zeros(len(active), dtype=bool)
+        moved = q[active] - change
+        near = np.abs(change).max(axis=1) <= CLOSE * (1.0 + np.abs(moved).max(axis=1))
+        done = near & regular
+        rows = active[done]
+        q[rows], solved[rows], slopes[rows] = moved[done], True, slope[done]
+        on = regular & ~near
+        active, moved, change = active[on], moved[on], change[on]
+        best, left, slope = np.linalg.norm(left[on], axis=1), left[on], slope[on]
+        waiting, accepted = np.arange(len(active)), np.zeros(len(active), dtype=bool)
         for _ in range(HALVINGS):
-            if not len(open_):
+            if not len(waiting):
                 break
-            rows = active[open_]
+            rows = active[waiting]
             with np.errstate(over="ignore", invalid="ignore"):
-                trial = momenta(settings, weights, now[rows], moved[open_], u_now[rows])
+                trial = momenta(settings, weights, now[rows], moved[waiting], u_now[rows])
                 miss = trial.before - wanted[rows]
-                good = close[open_] | (np.linalg.norm(miss, axis=1) < best[open_])
-            taken = open_[good]
-            left_now[taken], slope_now[taken] = miss[good], trial.before_by_end[good]
-            accepted[taken] = True
-            open_ = open_[~good]
-            scale[open_] *= 0.5
-            moved[open_] = q[active[open_]] - scale[open_, None] * change[open_]
-        q[active[accepted]] = moved[accepted]
-        solved[active[accepted & close]] = True
-        go_on = accepted & ~close
-        active, left, slope = active[go_on], left_now[go_on], slope_now[go_on]
-    return PoseStep(q, solved, iteration)
+                good = np.linalg.norm(miss, axis=1) < best[waiting]
+            taken = waiting[good]
+            left[taken], slope[taken], accepted[taken] = miss[good], trial.before_by_end[good], True
+            waiting = waiting[~good]
+            change[waiting] *= 0.5
+            moved[waiting] = q[active[waiting]] - change[waiting]
+        active, left, slope = active[accepted], left[accepted], slope[accepted]
+        q[active] = moved[accepted]
+    return Root(q, solved, iteration, slopes)
 
 
 def _solve(slope: Array, right: Array) -> tuple[Array, BoolArray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator
 
 from hil.plots.style import BLUE, GREEN, GREY, INK, VERMILION, head, new_figure, save, style
 from hil.types import Array, IntArray
@@ -37,7 +38,7 @@ def draw_poses(
     """
     wide = max(len(figures) for figures in panels.values())
     with style():
-        figure = new_figure(4.6 * wide, 0.6 + 3.6 * len(panels))
+        figure = new_figure(4.6 * wide, 0.6 + 4.2 * len(panels))
         grid = figure.subplots(len(panels), wide, squeeze=False)
         for row, (case, figures) in zip(grid, panels.items(), strict=True):
             for axes, (name, curves) in zip(row, figures.items(), strict=False):
@@ -57,10 +58,12 @@ def draw_poses(
                 axes.set_xscale("log", base=2)
                 axes.set_yscale("log")
                 axes.set_xticks(sizes_seen, [str(size) for size in sizes_seen])
-                axes.minorticks_off()
+                axes.xaxis.set_minor_locator(NullLocator())
+                axes.yaxis.set_major_locator(LogLocator(numticks=6))
+                axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1, 0.5)))
                 axes.set_ylabel(LABELS.get(name, name))
                 axes.set_xlabel("trajectories")
             row[0].set_title(case)
-            row[0].legend(fontsize=7.5)
+            row[0].legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=3)
         head(figure, title)
         return save(figure, path)

@@ -101,11 +101,11 @@ class BenchOutcome(msgspec.Struct, frozen=True, kw_only=True):
     plots: list[str]
 
 
-def bench(config: Config, runs: Path, say: Say, resume: Path | None = None) -> BenchOutcome:
+def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> BenchOutcome:
     """Fit and measure everything the protocol asks for.
 
-    resume: a run directory of the same protocol that was cut short. Raises ConfigError for a
-    protocol that does not hold together, InputError for a run of another one.
+    resume: the run directory, of this protocol, that was cut short. Raises ConfigError for a
+    protocol that does not hold together, InputError for a run whose figures are damaged.
     """
     protocol = check(config.bench or {}, BenchSettings, "bench")
     fits = {(case.name, model.name): _fit(protocol, case, model) for case in protocol.case
@@ -116,8 +116,6 @@ def bench(config: Config, runs: Path, say: Say, resume: Path | None = None) -> B
         run.write_json(CONFIG, config)
     else:
         run = Run.open(resume)
-        if msgspec.to_builtins(run.read_json(CONFIG, Config)) != msgspec.to_builtins(config):
-            raise InputError(f"{resume}: of another protocol; resume it with its own --config")
     done = _read(run)
     say(
         f"bench symo: {len(jobs)} fits, {sum(job in done for job in jobs)} of them done, {run.path}"
@@ -282,15 +280,16 @@ def summary(outcome: BenchOutcome) -> str:
 
 def _line(row: Row) -> str:
     middle, lower, upper = row.figures["integration"]
-    damping = ""
+    energy, damping = f"energy {row.figures['energy'][0]:.1e} J, ", ""
     if row.damping:
+        energy = ""  # it is lost, as it should be
         damping = ", D " + " ".join(f"{value:.4g}" for value in row.damping)
     if row.damping_error is not None:
         damping += f" (at most {row.damping_error:.1%} off)"
     return (
         f"N {row.size:3d}: test {row.figures['test'][0]:.1e} (with speeds "
         f"{row.figures['test_full'][0]:.1e}), integration {middle:.1e} [{lower:.1e}, {upper:.1e}], "
-        f"energy {row.figures['energy'][0]:.1e} J, inertia {row.figures['inertia'][0]:.1e}{damping}"
+        f"{energy}inertia {row.figures['inertia'][0]:.1e}{damping}"
         f", {row.updates:.0f} updates, {row.cpu_seconds:.1f} s CPU"
         + (f", {row.unsolved} steps without answer" if row.unsolved else "")
     )

@@ -49,6 +49,9 @@ class FitSymoSettings(Settings, frozen=True, kw_only=True):
     validation: Annotated[
         float, Meta(gt=0, lt=1, description="part of the motions that chooses the ridge, 1")
     ] = 0.25
+    stride: Annotated[
+        int, Meta(ge=1, description="samples from a pose to the next; all offsets are used")
+    ] = 1
     choosing: Annotated[int, Meta(ge=2, description="motions that choose the ridge, at most")] = 32
     iterations: Annotated[
         int, Meta(ge=1, le=10_000, description="of second order, at most, per ridge")
@@ -81,8 +84,10 @@ class FitSymo:
         """
         begin, settings = time.process_time(), self.settings
         random = np.random.default_rng(self.seed)
-        period = check_motions(motions, settings.network)
+        given = motions
+        period = check_motions(motions, settings.network) * settings.stride
         check_inputs(motions, settings.network)
+        motions = thinned(motions, settings.stride)
         tell = _Teller(progress, begin, settings)
         if settings.method == "first-order":
             data = triples(motions)
@@ -114,8 +119,8 @@ class FitSymo:
         metadata: dict[str, Any] = {
             "fit": msgspec.to_builtins(settings),
             "seed": self.seed,
-            "data_sha256": digest(motions),
-            "data_seconds": sum(len(m.q) * m.period for m in motions),
+            "data_sha256": digest(given),
+            "data_seconds": sum(len(m.q) * m.period for m in given),
         }
         return FitResult(
             model=SymoModel(settings.network, weights),
@@ -158,19 +163,24 @@ class Squares:
     def __init__(self, net: LagrangianNetwork, data: Triples, loss: str, ridge: float) -> None:
         self.net, self.data, self.kind, self.ridge = net, data, loss, ridge
 
-    def errors(self, net: LagrangianNetwork, data: Triples) -> tuple[Array | None, Triples]:
-        """Return e (n, nq), None where a step has no answer, and where its slopes are taken."""
+    def errors(self, net: LagrangianNetwork, data: Triples) -> tuple[Array | None, Triples, Array]:
+        """Return e (n, nq), where its slopes are taken, and the μ (n, nq, nq) they are along.
+
+        e is None where a step has no answer.
+        """
+        nq = net.settings.nq
         if self.kind == "residual":
-            return net.residual(data), data
-        found, solved = net.prediction(data, data.third)
-        if not solved.all():
-            return None, data
-        return found - data.third, replace(data, third=found)
+            return net.residual(data), data, np.broadcast_to(np.eye(nq), (len(data), nq, nq))
+        found = net.prediction(data, data.third)
+        if not found.solved.all():
+            return None, data, found.slope
+        at = replace(data, third=found.q)
+        return found.q - data.third, at, np.linalg.inv(found.slope)
 
     def loss(self, theta: Array) -> float:
         """Return the loss; infinite where a step has no answer."""
         with np.errstate(over="ignore", invalid="ignore"):
-            errors, _ = self.errors(self.net.with_flat(theta), self.data)
+            errors, *_ = self.errors(self.net.with_flat(theta), self.data)
         if errors is None or not np.isfinite(errors).all():
             return np.inf
         return 0.5 * float((errors**2).mean()) + 0.5 * self.ridge * float(
@@ -182,23 +192,15 @@ class Squares:
         net = self.net.with_flat(theta)
         curvature, slope = np.zeros((len(theta), len(theta))), np.zeros(len(theta))
         for first in range(0, len(self.data), BLOCK):
-            errors, at = self.errors(net, self.data.some(slice(first, first + BLOCK)))
+            errors, at, along = self.errors(net, self.data.some(slice(first, first + BLOCK)))
             assert errors is not None, "the loss was finite here"
-            rows = net.rows(at, directions(net, at, self.kind))
+            rows = net.rows(at, along)
             curvature += rows.T @ rows
             slope += errors.ravel() @ rows
         size = len(self.data) * net.settings.nq
         curvature, slope = curvature / size, slope / size + self.ridge * net.stiffness * theta
         curvature.flat[:: len(theta) + 1] += self.ridge * net.stiffness
         return curvature, np.where(net.trained, slope, 0.0)
-
-
-def directions(net: LagrangianNetwork, at: Triples, loss: str) -> Array:
-    """Return the directions μ, (n, nq, nq), along which ρ makes the errors of a loss."""
-    nq = net.settings.nq
-    if loss == "residual":
-        return np.broadcast_to(np.eye(nq), (len(at), nq, nq))
-    return net.implicit(at, at.third)
 
 
 def refine(
@@ -243,11 +245,30 @@ def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[fl
     if loss == "residual":
         errors = net.residual(some)
         return float((errors**2).mean()), net.gradient(some, errors * (2 / errors.size))
-    found, solved = net.prediction(some)
-    at = replace(some, third=np.where(solved[:, None], found, some.third))
-    errors = np.where(solved[:, None], found - some.third, 0.0)
-    mu = np.einsum("nci,nc->ni", net.implicit(at, at.third), errors)
+    found = net.prediction(some)
+    answered = found.solved[:, None]
+    at = replace(some, third=np.where(answered, found.q, some.third))
+    errors = np.where(answered, found.q - some.third, 0.0)
+    mu = np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0]
     return float((errors**2).mean()), net.gradient(at, mu * (2 / errors.size))
+
+
+def thinned(motions: Sequence[Motion], stride: int) -> list[Motion]:
+    """Return motions of every stride-th pose, from each offset, and the mean inputs between them.
+
+    At a high rate the noise of a pose outweighs what it moves in a period.
+    """
+    if stride == 1:
+        return list(motions)
+    found = []
+    for motion in motions:
+        for offset in range(min(stride, len(motion.q))):
+            q = motion.q[offset::stride]
+            whole = motion.u[offset : offset + stride * ((len(motion.u) - offset) // stride)]
+            u = whole.reshape(-1, stride, motion.u.shape[1]).mean(axis=1)
+            u = np.concatenate([u, motion.u[-1:]])[: len(q)]  # nothing follows the last pose
+            found.append(replace(motion, period=motion.period * stride, q=q, u=u))
+    return found
 
 
 def triples(motions: Sequence[Motion]) -> Triples:

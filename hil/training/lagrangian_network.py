@@ -30,8 +30,8 @@ from hil.models.lagrangian import (
     triangle,
     width,
 )
-from hil.models.symo import momenta, next_pose
-from hil.types import Array, BoolArray
+from hil.models.symo import Root, momenta_at_ends, next_pose
+from hil.types import Array
 
 SOFTPLUS_ONE = float(np.log(np.e - 1.0))  # softplus of it is 1
 CORRECTION = 1e4  # what order 4 adds is of order h²: its weights are small
@@ -157,23 +157,18 @@ class LagrangianNetwork:
     def residual(self, data: Triples) -> Array:
         """Return ρ, (n, nq), N·s or N·m·s: how far the momenta at the second pose disagree."""
         settings, weights = self.settings, self.weights
-        ahead = momenta(settings, weights, data.second, data.third, data.u_second)
-        behind = momenta(settings, weights, data.first, data.second, data.u_first)
-        return behind.after - ahead.before
+        n = len(data)
+        begin = np.concatenate([data.first, data.second])
+        end = np.concatenate([data.second, data.third])
+        u = np.concatenate([data.u_first, data.u_second])
+        p = momenta_at_ends(settings, weights, begin, end, u)
+        return p.after[:n] - p.before[n:]
 
-    def prediction(self, data: Triples, start: Array | None = None) -> tuple[Array, BoolArray]:
-        """Return the third pose the model finds, (n, nq), and where it found one."""
-        found = next_pose(
+    def prediction(self, data: Triples, start: Array | None = None) -> Root:
+        """Return the third pose the model finds, and ∂p⁻/∂q₂ there: its inverse is ∂q₂/∂ρ."""
+        return next_pose(
             self.settings, self.weights, data.first, data.second, data.u_first, data.u_second, start
         )
-        return found.q, found.solved
-
-    def implicit(self, data: Triples, third: Array) -> Array:
-        """Return ∂q₂/∂ρ, (n, nq, nq), at solved third poses: (∂p⁻/∂q₂)⁻¹."""
-        slope = momenta(
-            self.settings, self.weights, data.second, third, data.u_second
-        ).before_by_end
-        return np.asarray(np.linalg.inv(slope))
 
     def gradient(self, data: Triples, direction: Array) -> Array:
         """Return ∂(Σ μ·ρ)/∂flat for directions μ (n, nq), with the poses held."""

@@ -56,16 +56,16 @@ def test_table_picture_and_going_on(tmp_path: Path) -> None:
     figures = Path(outcome["run"]) / "figures.jsonl"
     lines = figures.read_bytes().splitlines(keepends=True)
     figures.write_bytes(lines[0] + lines[1][:40])  # as a kill would leave it
-    again = hil(*words, "--json", "--resume", outcome["run"])
+    again = hil("bench", "symo", "--json", "--resume", outcome["run"])
     assert again.returncode == 0, again.stderr
     assert "1 of them done" in again.stderr
     repeated = json.loads(again.stdout.splitlines()[-1])
     for model in ("SyMo", "E2E-SyMo"):
         first, second = (o["table"]["pendulum"][model][0] for o in (outcome, repeated))
         assert first["figures"] == second["figures"]
-    other = hil(*words, "--resume", outcome["run"], "--set", "bench.steps=20")
+    other = hil(*words, "--resume", outcome["run"])
     assert other.returncode == 2
-    assert "another protocol" in other.stderr
+    assert "takes its protocol from the run" in other.stderr
 
 
 def test_refusals_are_one_line() -> None:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hil.models.fnode import Domain
 from hil.models.lagrangian import (
     LagrangianSettings,
     LagrangianWeights,
+    along_motion,
     answers,
     forms,
     inertia,
     jet,
 )
 from hil.models.symo import SymoModel, momenta, next_pose
+from hil.training.fit_symo import batch_gradient
 from hil.training.lagrangian_network import LagrangianNetwork, Triples
 from hil.types import Array
 
@@ -87,10 +90,11 @@ def test_slopes_of_the_lagrangian(pair: tuple[LagrangianNetwork, Triples]) -> No
     close(at.by_qq, central(lambda z: forms(*own, z, v, u).by_q, q))
     close(at.by_qv, central(lambda z: forms(*own, q, z, u).by_q, v))
     close(at.by_vv, central(lambda z: forms(*own, q, z, u).by_v, v))
-    close(at.by_qqv_v, np.einsum(
+    by_qqv_v, by_qvv_v = along_motion(*own, q, v, u)
+    close(by_qqv_v, np.einsum(
         "nbji,ni->njb", central(lambda z: forms(*own, z, v, u).by_qv.swapaxes(1, 2), q), v
     ))  # fmt: skip
-    close(at.by_qvv_v, np.einsum(
+    close(by_qvv_v, np.einsum(
         "nibd,ni->nbd", central(lambda z: forms(*own, q, z, u).by_qv, v), v
     ))  # fmt: skip
     close(at.friction_by_q, central(lambda z: forms(*own, z, v, u).friction, q))
@@ -144,17 +148,33 @@ def test_residual_by_every_weight(pair: tuple[LagrangianNetwork, Triples]) -> No
 
 def test_prediction_by_every_weight(pair: tuple[LagrangianNetwork, Triples]) -> None:
     net, data = pair
-    found, solved = net.prediction(data)
-    assert solved.all()
-    at = replace(data, third=found)
-    rows = net.rows(at, net.implicit(at, found))
+    found = net.prediction(data)
+    assert found.solved.all()
+    rows = net.rows(replace(data, third=found.q), np.linalg.inv(found.slope))
 
     def moved(change: Array) -> Array:
-        return net.with_flat(net.flat + change[0]).prediction(data)[0].ravel()[None]
+        return net.with_flat(net.flat + change[0]).prediction(data).q.ravel()[None]
 
     slope = central(moved, np.zeros((1, len(net.flat))))[0]
     slope[:, ~net.trained] = 0.0
     close(rows, slope)
+
+
+def test_prediction_and_gradient_are_those_of_a_plain_transcription_in_torch() -> None:
+    pytest.importorskip("torch", reason="torch is installed apart, for comparisons")
+    from tests.unit.models.symo_torch import TorchSymo, tensors
+
+    settings = LagrangianSettings(nq=2, driven=(1,), angles=(0,), hidden=(9, 8))
+    random = np.random.default_rng(6)
+    data = samples(settings, 20, random)
+    net = LagrangianNetwork.start(settings, data, PERIOD, random)
+    model = TorchSymo(net)
+    loss = model.loss(*tensors(data))
+    loss.backward()
+    found, gradient = batch_gradient(net, data, "prediction")
+    assert found == pytest.approx(float(loss.detach()), rel=1e-9)
+    truth = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
+    np.testing.assert_allclose(gradient, truth, rtol=1e-6, atol=1e-9 * np.abs(truth).max())
 
 
 def bare(name: str) -> SymoModel:
@@ -230,8 +250,6 @@ def test_newton_needs_no_good_start() -> None:
 def test_weights_come_back_from_named_arrays() -> None:
     net, _ = network("three")
     width = 4 + 3 + 2
-    from hil.models.fnode import Domain
-
     weights = net.finished(Domain(np.zeros(width), np.eye(width), np.asarray(1.0)))
     again = LagrangianWeights.from_arrays(net.settings, weights.arrays())
     for name, array in weights.arrays().items():

@@ -72,11 +72,11 @@ def triple_pendulum() -> Case:
 
     def points(q: AnyArray) -> AnyArray:
         rods = np.array(p.lengths)[:, None] * np.stack([np.sin(q), np.cos(q)], axis=1)
-        return np.cumsum(rods, axis=0)
+        return np.asarray(np.cumsum(rods, axis=0))
 
     def forces(v: Array, u: Array) -> Array:
         pivots = -0.3 * np.diff(v, prepend=0.0)
-        return pivots - np.append(pivots[1:], 0.0) + np.append(u, [0.0, 0.0])
+        return np.asarray(pivots - np.append(pivots[1:], 0.0) + np.append(u, [0.0, 0.0]))
 
     return Case(ChainPendulum(p), points, np.array(p.masses), no_springs, forces, 9.7)
 
