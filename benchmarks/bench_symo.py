@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the model in torch is that
 
 from hil.mechanics.integrate import held_inputs
 from hil.mechanics.multibody.rod_cart_pole import RodCartPole
-from hil.models.lagrangian import LagrangianSettings
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.training.adam import Adam, AdamState
 from hil.training.fit import Motion
 from hil.training.fit_symo import batch_gradient, triples

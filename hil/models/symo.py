@@ -20,13 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hil.models.base import AbstractLearnedDynamics, AbstractPoseDynamics, Linearisation, PoseStep
-from hil.models.lagrangian import (
-    LagrangianModel,
-    LagrangianSettings,
-    LagrangianWeights,
-    forms,
-    push,
-)
+from hil.models.lagrangian import LagrangianModel
+from hil.models.lagrangian_forms import forms, push
+from hil.models.lagrangian_weights import LagrangianSettings, LagrangianWeights
 from hil.types import Array, BoolArray
 
 CLOSE = 1e-8  # change of a pose, over 1 + its size: Newton's next would be its square
@@ -40,13 +36,6 @@ class Momenta(NamedTuple):
     before: Array  # (n, nq), p⁻
     after: Array  # (n, nq), p⁺
     before_by_end: Array  # (n, nq of p⁻, nq), ∂p⁻/∂q₂
-
-
-class Ends(NamedTuple):
-    """Momenta of a segment at its two ends."""
-
-    before: Array  # (n, nq), p⁻
-    after: Array  # (n, nq), p⁺
 
 
 class Root(NamedTuple):
@@ -106,7 +95,7 @@ class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
 
     def momentum(self, before: Array, after: Array, u: Array) -> Array:
         """Return the discrete momentum p⁺, (batch, nq), at the end of a segment."""
-        return momenta_at_ends(self.settings, self.weights, before, after, u).after
+        return momenta(self.settings, self.weights, before, after, u, curved=False).after
 
     def energy(self, before: Array, after: Array, u: Array) -> Array:
         """Return ½ p⁺ᵀ H⁻¹ p⁺ + V, (batch,), J, at the end of a segment.
@@ -120,11 +109,15 @@ class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
 
 
 def momenta(
-    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
-) -> Momenta:
-    """Return the momenta of segments from q0 to q1 (n, nq) with mean inputs u (n, nu)."""
+    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array,
+    curved: bool = True,
+) -> Momenta:  # fmt: skip
+    """Return the momenta of segments from q0 to q1 (n, nq) with mean inputs u (n, nu).
+
+    curved: False leaves ∂²ℓ/∂q² out of the slope, a part of order h², for half the work.
+    """
     h = float(weights.period)
-    f = forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / h, u)
+    f = forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / h, u, curved)
     half = 0.5 * h * (f.by_q + f.friction + push(settings, u))
     by_v_by_q = f.by_qv.swapaxes(1, 2)
     slope = (
@@ -132,16 +125,6 @@ def momenta(
         - 0.5 * (0.5 * h * (f.by_qq + f.friction_by_q) + f.by_qv + f.friction_by_v)
     )  # fmt: skip
     return Momenta(f.by_v - half, f.by_v + half, slope)
-
-
-def momenta_at_ends(
-    settings: LagrangianSettings, weights: LagrangianWeights, q0: Array, q1: Array, u: Array
-) -> Ends:
-    """Return p⁻ and p⁺ of segments, for half the work of `momenta`."""
-    h = float(weights.period)
-    f = forms(settings, weights, 0.5 * (q0 + q1), (q1 - q0) / h, u, curved=False)
-    half = 0.5 * h * (f.by_q + f.friction + push(settings, u))
-    return Ends(f.by_v - half, f.by_v + half)
 
 
 def next_pose(
@@ -166,21 +149,22 @@ def next_pose(
     iteration = 0
     if not len(active):
         return Root(q, solved, iteration, slopes)
-    wanted = np.zeros_like(q)
-    wanted[active] = momenta_at_ends(
-        settings, weights, before[active], now[active], u_before[active]
-    ).after
-    found = momenta(settings, weights, now[active], q[active], u_now[active])
-    left, slope = found.before - wanted[active], found.before_by_end
+    wanted, count = np.zeros_like(q), len(active)
+    begin = np.concatenate([before[active], now[active]])
+    end = np.concatenate([now[active], q[active]])
+    u = np.concatenate([u_before[active], u_now[active]])
+    both = momenta(settings, weights, begin, end, u, curved=False)  # near enough for a first step
+    wanted[active] = both.after[:count]
+    left, slope = both.before[count:] - wanted[active], both.before_by_end[count:]
     while len(active) and iteration < ITERATIONS:
         iteration += 1
         change, regular = _solve(slope, left)
         moved = q[active] - change
         near = np.abs(change).max(axis=1) <= CLOSE * (1.0 + np.abs(moved).max(axis=1))
-        done = near & regular
+        done = near & regular & (iteration > 1)  # by an exact slope
         rows = active[done]
         q[rows], solved[rows], slopes[rows] = moved[done], True, slope[done]
-        on = regular & ~near
+        on = regular & ~done
         active, moved, change = active[on], moved[on], change[on]
         best, left, slope = np.linalg.norm(left[on], axis=1), left[on], slope[on]
         waiting, accepted = np.arange(len(active)), np.zeros(len(active), dtype=bool)
@@ -191,7 +175,7 @@ def next_pose(
             with np.errstate(over="ignore", invalid="ignore"):
                 trial = momenta(settings, weights, now[rows], moved[waiting], u_now[rows])
                 miss = trial.before - wanted[rows]
-                good = np.linalg.norm(miss, axis=1) < best[waiting]
+                good = (np.linalg.norm(miss, axis=1) < best[waiting]) | near[on][waiting]
             taken = waiting[good]
             left[taken], slope[taken], accepted[taken] = miss[good], trial.before_by_end[good], True
             waiting = waiting[~good]

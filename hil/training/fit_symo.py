@@ -25,7 +25,8 @@ from msgspec import Meta
 from hil.config import Settings
 from hil.errors import ConfigError, RunError
 from hil.models.fnode import Domain
-from hil.models.lagrangian import LagrangianSettings, motion_features
+from hil.models.lagrangian import motion_features
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.adam import Adam, AdamState
 from hil.training.differentiation import disagreement
@@ -175,7 +176,7 @@ class Squares:
         if not found.solved.all():
             return None, data, found.slope
         at = replace(data, third=found.q)
-        return found.q - data.third, at, np.linalg.inv(found.slope)
+        return found.q - data.third, at, np.asarray(np.linalg.inv(found.slope))
 
     def loss(self, theta: Array) -> float:
         """Return the loss; infinite where a step has no answer."""
@@ -249,7 +250,7 @@ def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[fl
     answered = found.solved[:, None]
     at = replace(some, third=np.where(answered, found.q, some.third))
     errors = np.where(answered, found.q - some.third, 0.0)
-    mu = np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0]
+    mu: Array = np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0]
     return float((errors**2).mean()), net.gradient(at, mu * (2 / errors.size))
 
 

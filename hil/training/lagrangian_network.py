@@ -18,19 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hil.models.fnode import Domain
-from hil.models.lagrangian import (
-    LagrangianSettings,
-    LagrangianWeights,
-    factors,
-    features,
-    logistic,
-    outputs,
-    sources,
-    terms,
-    triangle,
-    width,
-)
-from hil.models.symo import Root, momenta_at_ends, next_pose
+from hil.models.lagrangian_forms import factors, features, logistic, sources, terms, triangle
+from hil.models.lagrangian_weights import LagrangianSettings, LagrangianWeights, outputs, width
+from hil.models.symo import Root, momenta, next_pose
 from hil.types import Array
 
 SOFTPLUS_ONE = float(np.log(np.e - 1.0))  # softplus of it is 1
@@ -161,7 +151,7 @@ class LagrangianNetwork:
         begin = np.concatenate([data.first, data.second])
         end = np.concatenate([data.second, data.third])
         u = np.concatenate([data.u_first, data.u_second])
-        p = momenta_at_ends(settings, weights, begin, end, u)
+        p = momenta(settings, weights, begin, end, u, curved=False)
         return p.after[:n] - p.before[n:]
 
     def prediction(self, data: Triples, start: Array | None = None) -> Root:

@@ -12,7 +12,7 @@ from msgspec import Meta
 from hil.config import Settings, Table
 from hil.mechanics.integrate import held_inputs
 from hil.mechanics.multibody.base import AbstractMultibody
-from hil.models.lagrangian import LagrangianSettings
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.fit import Motion
 from hil.training.fit_symo import triples

@@ -19,7 +19,8 @@ import pytest
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
-from hil.models.lagrangian import LagrangianModel, LagrangianSettings
+from hil.models.lagrangian import LagrangianModel
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings

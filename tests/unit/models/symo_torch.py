@@ -12,7 +12,7 @@ TURNS = 10  # of Newton's method, at most
 SMALL = 1e-9  # N·s or N·m·s, of the whole batch
 
 
-class TorchSymo(torch.nn.Module):
+class TorchSymo(torch.nn.Module):  # type: ignore[misc]
     """The network of a cart-pole: q = (θ, x), the force on x; float64."""
 
     def __init__(self, net: LagrangianNetwork) -> None:

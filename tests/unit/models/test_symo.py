@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 
 from hil.models.fnode import Domain
-from hil.models.lagrangian import (
-    LagrangianSettings,
-    LagrangianWeights,
-    along_motion,
-    answers,
-    forms,
-    inertia,
-    jet,
-)
+from hil.models.lagrangian_forms import along_motion, answers, forms, inertia, jet
+from hil.models.lagrangian_weights import LagrangianSettings, LagrangianWeights
 from hil.models.symo import SymoModel, momenta, next_pose
 from hil.training.fit_symo import batch_gradient
 from hil.training.lagrangian_network import LagrangianNetwork, Triples
@@ -150,7 +143,7 @@ def test_prediction_by_every_weight(pair: tuple[LagrangianNetwork, Triples]) -> 
     net, data = pair
     found = net.prediction(data)
     assert found.solved.all()
-    rows = net.rows(replace(data, third=found.q), np.linalg.inv(found.slope))
+    rows = net.rows(replace(data, third=found.q), np.asarray(np.linalg.inv(found.slope)))
 
     def moved(change: Array) -> Array:
         return net.with_flat(net.flat + change[0]).prediction(data).q.ravel()[None]

@@ -9,7 +9,7 @@ import pytest
 
 from hil.errors import ConfigError
 from hil.mechanics.multibody.pendulum import Pendulum, PendulumParameters
-from hil.models.lagrangian import LagrangianSettings
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.fit import Motion
 from hil.training.fit_symo import FitSymo, FitSymoSettings, batch_gradient, triples
