@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator
 
 from hil.plots.style import BLUE, GREEN, GREY, INK, VERMILION, head, new_figure, save, style
@@ -38,22 +39,30 @@ def draw_poses(
     """
     wide = max(len(figures) for figures in panels.values())
     with style():
-        figure = new_figure(4.6 * wide, 0.6 + 4.2 * len(panels))
+        figure = new_figure(2.2 + 4.4 * wide, 0.6 + 3.6 * len(panels))
         grid = figure.subplots(len(panels), wide, squeeze=False)
         for row, (case, figures) in zip(grid, panels.items(), strict=True):
+            marks = iter(MARKS * 10)
+            mark: dict[str, str] = {}
+            handles: dict[str, Line2D] = {}
             for axes, (name, curves) in zip(row, figures.items(), strict=False):
                 own = iter(COLOURS * len(curves))
-                marks = iter(MARKS * len(curves))
                 for label, sizes, values in curves:
                     if values.shape[1] == 1:
-                        axes.plot(
+                        label = f"{label}, published"
+                        if label not in mark:
+                            mark[label] = next(marks)
+                        (line,) = axes.plot(
                             sizes, values[:, 0], color=GREY, linewidth=1.2, linestyle="--",
-                            marker=next(marks), markersize=4, label=f"{label}, published",
+                            marker=mark[label], markersize=4,
                         )  # fmt: skip
-                        continue
-                    colour = next(own)
-                    axes.plot(sizes, values[:, 0], color=colour, marker="o", ms=4, label=label)
-                    axes.fill_between(sizes, values[:, 1], values[:, 2], color=colour, alpha=0.15)
+                    else:
+                        colour = next(own)
+                        (line,) = axes.plot(sizes, values[:, 0], color=colour, marker="o", ms=4)
+                        axes.fill_between(
+                            sizes, values[:, 1], values[:, 2], color=colour, alpha=0.15
+                        )
+                    handles.setdefault(label, line)
                 sizes_seen = sorted({int(size) for curve in curves for size in curve.sizes})
                 axes.set_xscale("log", base=2)
                 axes.set_yscale("log")
@@ -64,6 +73,9 @@ def draw_poses(
                 axes.set_ylabel(LABELS.get(name, name))
                 axes.set_xlabel("trajectories")
             row[0].set_title(case)
-            row[0].legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=3)
+            row[-1].legend(
+                handles.values(), handles.keys(), fontsize=8, loc="upper left",
+                bbox_to_anchor=(1.02, 1.0),
+            )  # fmt: skip
         head(figure, title)
         return save(figure, path)

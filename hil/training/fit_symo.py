@@ -250,7 +250,7 @@ def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[fl
     answered = found.solved[:, None]
     at = replace(some, third=np.where(answered, found.q, some.third))
     errors = np.where(answered, found.q - some.third, 0.0)
-    mu: Array = np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0]
+    mu = np.asarray(np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0])
     return float((errors**2).mean()), net.gradient(at, mu * (2 / errors.size))
 
 
