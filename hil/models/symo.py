@@ -97,15 +97,18 @@ class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
         """Return the discrete momentum p⁺, (batch, nq), at the end of a segment."""
         return momenta(self.settings, self.weights, before, after, u, curved=False).after
 
-    def energy(self, before: Array, after: Array, u: Array) -> Array:
-        """Return ½ p⁺ᵀ H⁻¹ p⁺ + V, (batch,), J, at the end of a segment.
+    def speed(self, before: Array, after: Array, u: Array) -> Array:
+        """Return H⁻¹ p⁺, (batch, nq), at the end of a segment: v from poses, off by O(h²).
 
-        With the discrete momentum it swings about the truth by O(h²) at most; with a speed by
-        differences it would be off by O(h) even on an exact trajectory.
+        A speed by differences, which belongs to the middle of the segment, is off by O(h).
         """
-        p = self.momentum(before, after, u)
-        speed = np.linalg.solve(self.lagrangian.inertia(after), p[..., None])[..., 0]
-        return np.asarray(0.5 * (p * speed).sum(axis=1) + self.lagrangian.potential(after))
+        p, inertia = self.momentum(before, after, u), self.lagrangian.inertia(after)
+        return np.asarray(np.linalg.solve(inertia, p[..., None])[..., 0])
+
+    def energy(self, before: Array, after: Array, u: Array) -> Array:
+        """Return ½ vᵀ H v + V, (batch,), J, at the end of a segment, v as `speed` has it."""
+        p, v = self.momentum(before, after, u), self.speed(before, after, u)
+        return np.asarray(0.5 * (p * v).sum(axis=1) + self.lagrangian.potential(after))
 
 
 def momenta(
@@ -135,11 +138,14 @@ def next_pose(
     u_before: Array,
     u_now: Array,
     start: Array | None = None,
+    close: float = CLOSE,
 ) -> Root:
     """Solve p⁻(now, q) = p⁺(before, now) for q in every sample by itself.
 
     Newton's method from `start`, or from 2 now − before; a step is halved until the momenta
     come closer. A sample whose momenta are not numbers, or stop coming closer, is not solved.
+    close: a step below it, over 1 + the size of the pose, is the last; the pose is then good to
+    about its square, the slope to itself.
     """
     q = 2.0 * now - before if start is None else start.copy()
     solved: BoolArray = np.zeros(len(q), dtype=bool)
@@ -160,7 +166,7 @@ def next_pose(
         iteration += 1
         change, regular = _solve(slope, left)
         moved = q[active] - change
-        near = np.abs(change).max(axis=1) <= CLOSE * (1.0 + np.abs(moved).max(axis=1))
+        near = np.abs(change).max(axis=1) <= close * (1.0 + np.abs(moved).max(axis=1))
         done = near & regular & (iteration > 1)  # by an exact slope
         rows = active[done]
         q[rows], solved[rows], slopes[rows] = moved[done], True, slope[done]

@@ -36,6 +36,7 @@ from hil.training.levenberg import SquaresProgress, minimise
 from hil.types import Array
 
 RIDGES = tuple(10.0**-power for power in range(7, 16))  # largest first
+ROUGH = 1e-6  # of Newton's last step, where a gradient of six digits will do
 BLOCK = 256  # samples whose slopes are held at once
 
 
@@ -246,7 +247,7 @@ def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[fl
     if loss == "residual":
         errors = net.residual(some)
         return float((errors**2).mean()), net.gradient(some, errors * (2 / errors.size))
-    found = net.prediction(some)
+    found = net.prediction(some, close=ROUGH)
     answered = found.solved[:, None]
     at = replace(some, third=np.where(answered, found.q, some.third))
     errors = np.where(answered, found.q - some.third, 0.0)

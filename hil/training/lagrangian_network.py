@@ -20,7 +20,7 @@ import numpy as np
 from hil.models.fnode import Domain
 from hil.models.lagrangian_forms import factors, features, logistic, sources, terms, triangle
 from hil.models.lagrangian_weights import LagrangianSettings, LagrangianWeights, outputs, width
-from hil.models.symo import Root, momenta, next_pose
+from hil.models.symo import CLOSE, Root, momenta, next_pose
 from hil.types import Array
 
 SOFTPLUS_ONE = float(np.log(np.e - 1.0))  # softplus of it is 1
@@ -154,11 +154,12 @@ class LagrangianNetwork:
         p = momenta(settings, weights, begin, end, u, curved=False)
         return p.after[:n] - p.before[n:]
 
-    def prediction(self, data: Triples, start: Array | None = None) -> Root:
+    def prediction(self, data: Triples, start: Array | None = None, close: float = CLOSE) -> Root:
         """Return the third pose the model finds, and ∂p⁻/∂q₂ there: its inverse is ∂q₂/∂ρ."""
         return next_pose(
-            self.settings, self.weights, data.first, data.second, data.u_first, data.u_second, start
-        )
+            self.settings, self.weights, data.first, data.second, data.u_first, data.u_second,
+            start, close,
+        )  # fmt: skip
 
     def gradient(self, data: Triples, direction: Array) -> Array:
         """Return ∂(Σ μ·ρ)/∂flat for directions μ (n, nq), with the poses held."""

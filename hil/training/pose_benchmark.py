@@ -89,8 +89,7 @@ def measure(
     samples = triples(test.motions(model.period))
     found = model.step(samples.first, samples.second, samples.u_first, samples.u_second)
     miss = found.q - samples.third
-    p = model.momentum(samples.second, found.q, samples.u_second)
-    speed = np.linalg.solve(model.lagrangian.inertia(found.q), p[..., None])[..., 0]
+    speed = model.speed(samples.second, found.q, samples.u_second)
     off = speed - test.v[:, 2:].reshape(-1, system.nq)
     path, energy = roll(model, rollouts.q[:, 0], rollouts.q[:, 1], rollouts.q.shape[1])
     poses = test.q.reshape(-1, system.nq)
