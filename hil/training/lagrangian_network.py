@@ -168,7 +168,10 @@ class LagrangianNetwork:
         for given, asked in zip(found.given, found.asked, strict=True):
             flat_given, flat_asked = (a.reshape(-1, a.shape[-1]) for a in (given, asked))
             parts += [(flat_asked.T @ flat_given).ravel(), asked[0].sum(axis=0)]
-        return np.where(self.trained, np.concatenate(parts), 0.0)
+        found = np.concatenate(parts)
+        if not self.trained.all():
+            found[~self.trained] = 0.0
+        return found
 
     def rows(self, data: Triples, directions: Array) -> Array:
         """Return ∂(μ·ρ)/∂flat for each of the directions μ (n, c, nq) of a sample: (n c, p)."""
@@ -217,7 +220,10 @@ class LagrangianNetwork:
             y, tangent = given[number + 1]
             # tangent = slope · (W t), so that slope' (W t) = −2 y tangent
             back[0] *= slopes[number]
-            back[0] -= 2.0 * y * tangent * back[1]
+            bend = y * tangent
+            bend *= back[1]
+            bend *= 2.0
+            back[0] -= bend
             back[1] *= slopes[number]
             asked.insert(0, back)
             above = weights.hidden[number][0]
