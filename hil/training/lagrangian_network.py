@@ -168,10 +168,10 @@ class LagrangianNetwork:
         for given, asked in zip(found.given, found.asked, strict=True):
             flat_given, flat_asked = (a.reshape(-1, a.shape[-1]) for a in (given, asked))
             parts += [(flat_asked.T @ flat_given).ravel(), asked[0].sum(axis=0)]
-        found = np.concatenate(parts)
+        gradient = np.concatenate(parts)
         if not self.trained.all():
-            found[~self.trained] = 0.0
-        return found
+            gradient[~self.trained] = 0.0
+        return gradient
 
     def rows(self, data: Triples, directions: Array) -> Array:
         """Return ∂(μ·ρ)/∂flat for each of the directions μ (n, c, nq) of a sample: (n c, p)."""
