@@ -415,6 +415,45 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("name")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the protocol; may be repeated.",
+)
+@click.option("--config", type=click.Path(path_type=Path), help="A protocol of your own.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run cut short."
+)
+@runs_option
+@json_option
+def bench(
+    name: str, settings: tuple[str, ...], config: Path | None, resume: Path | None, runs: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
+
+    symo: discrete Lagrangians from poses. Example: hil bench symo --set bench.seeds=1
+    """
+    from hil.recording.run import CONFIG as CONFIG_FILE
+    from hil.recording.run import Run
+    from hil.services import benches
+    from hil.services.train import shipped
+
+    service = benches.find(name)
+    if resume is None:
+        found = resolved(config or shipped(f"bench_{name}.toml"), False, False, settings)
+    elif settings or config:
+        raise click.UsageError("--resume takes its protocol from the run; leave the rest away")
+    else:
+        found = Run.open(resume).read_json(CONFIG_FILE, Config)
+    outcome = service.bench(found, runs, resume, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--client", default="client", show_default=True, help="Name of the new key.")
 @click.option(

@@ -13,6 +13,9 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 """Indices and labels."""
 
+BoolArray = NDArray[np.bool_]
+"""Which of several."""
+
 AnyArray = NDArray[Any]
 """An array of any numeric type, as it comes off a wire."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
 
-from hil.types import Array
+from hil.types import Array, BoolArray
 
 
 class Linearisation(NamedTuple):
@@ -48,6 +48,42 @@ class AbstractDynamics(ABC):
     def nx(self) -> int:
         """Number of states."""
         return 2 * self.nq
+
+
+class PoseStep(NamedTuple):
+    """The next poses, and which of them were found."""
+
+    q: Array  # (batch, nq)
+    solved: BoolArray  # (batch,); where it is False, q is the best that was met
+    iterations: int  # of the slowest
+
+
+class AbstractPoseDynamics(ABC):
+    """The next pose from the last two, a period apart: no velocity is measured or guessed."""
+
+    @property
+    @abstractmethod
+    def nq(self) -> int:
+        """Number of positions."""
+
+    @property
+    @abstractmethod
+    def nu(self) -> int:
+        """Number of inputs."""
+
+    @property
+    @abstractmethod
+    def period(self) -> float:
+        """Time between two poses, s."""
+
+    @abstractmethod
+    def step(self, before: Array, now: Array, u_before: Array, u_now: Array) -> PoseStep:
+        """Return the poses after `now`.
+
+        before, now: (batch, nq). u_before, u_now: (batch, nu), the mean inputs of the period
+        from `before` to `now` and of the period that follows. Where a step has no answer
+        that could be found, `solved` says so.
+        """
 
 
 class AbstractLearnedDynamics(AbstractDynamics):

@@ -17,6 +17,7 @@ from hil.recording.run import CONFIG, RESULTS, Run
 from hil.services.control import ControlRecord
 from hil.training.fit import Fit, FitProgress, Motion
 from hil.training.fit_mechanical import FitMechanical
+from hil.training.fit_symo import FitSymo
 
 SHORTEST = 64  # samples between two gaps that are worth a motion
 
@@ -27,7 +28,7 @@ class FitOutcome(msgspec.Struct, frozen=True):
     model: str
     epochs: int
     validation_loss: float
-    residual_rms: list[float]  # (nq,), filtered acceleration, SI
+    residual_rms: list[float]  # (nq,), of what the fit compares, SI
     disagreement: list[float]  # (nq,), η′
     reconstruction: list[float] | None  # (nq,), η_z of labels
     origin_by_state: list[list[float]]  # (nq, nx), ∂q̈/∂x at the origin
@@ -48,7 +49,7 @@ def fit(
     if config.fit is None:
         raise ConfigError("fit: missing; `hil fit` needs a [fit]")
     fitter = build(config.fit, "fit", seed=config.seed)
-    if not isinstance(fitter, (Fit, FitMechanical)):
+    if not isinstance(fitter, (Fit, FitMechanical, FitSymo)):
         raise ConfigError(f"fit.kind: {config.fit['kind']!r} does not fit models")
     motions = [motion for path in recordings for motion in motions_of(path)]
     seconds = sum(len(m.q) * m.period for m in motions)

@@ -28,7 +28,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -353,7 +353,23 @@ def split(data: Blocks, part: float, random: np.random.Generator) -> tuple[Block
     )
 
 
-def check_motions(motions: Sequence[Motion], network: FnodeSettings) -> float:
+class Shape(Protocol):
+    """What motions have to fit."""
+
+    @property
+    def nq(self) -> int:
+        """Number of positions."""
+
+    @property
+    def nu(self) -> int:
+        """Number of inputs."""
+
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Positions that must not jump by a turn."""
+
+
+def check_motions(motions: Sequence[Motion], network: Shape) -> float:
     """Return the common period; raises ConfigError."""
     if not motions:
         raise ConfigError("fit: no motions; record some first")

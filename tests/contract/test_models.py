@@ -19,9 +19,13 @@ import pytest
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.models.lagrangian import LagrangianModel
+from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings
+from hil.models.symo import SymoModel
+from hil.training.lagrangian_network import LagrangianNetwork, Triples
 from hil.types import Array
 
 
@@ -73,10 +77,33 @@ def from_the_store() -> StoredModel:
         return StoredModel(StoredModelSettings(path=str(path)))
 
 
+def untrained_lagrangian() -> LagrangianModel:
+    """Return a Lagrangian of random weights, with friction that depends on the place."""
+    settings = LagrangianSettings(
+        nq=2, driven=(1,), angles=(0,), hidden=(8, 6), damping="positions", floor=0.5
+    )
+    random = np.random.default_rng(5)
+    width = 3 + 2 + 1
+    q = random.normal(0.0, 1.0, (3, 4, 2))
+    u = random.normal(0.0, 1.0, (2, 4, 1))
+    net = LagrangianNetwork.start(settings, Triples(*q, *u), 0.05, random)
+    net = net.with_flat(net.flat + random.normal(0.0, 0.2, len(net.flat)))
+    domain = Domain.around(random.standard_normal((500, width)))
+    return LagrangianModel(settings, net.finished(domain))
+
+
+def untrained_symo() -> SymoModel:
+    """Return the same, stepping from pose to pose."""
+    made = untrained_lagrangian()
+    return SymoModel(made.settings, made.weights)
+
+
 MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
+    "LagrangianModel": untrained_lagrangian,
     "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
+    "SymoModel": untrained_symo,
 }
 
 
