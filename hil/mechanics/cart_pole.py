@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from hil.errors import MechanicsError
+from hil.mechanics.parameters import checked
 from hil.types import AnyArray
 
 
@@ -70,7 +70,7 @@ class CartPole:
     """
 
     def __init__(self, parameters: CartPoleParameters | None = None) -> None:
-        self.parameters = checked(parameters or CartPoleParameters())
+        self.parameters = checked(parameters or CartPoleParameters(), "cart-pole")
 
     def acceleration(self, q: AnyArray, v: AnyArray, u: AnyArray) -> AnyArray:
         """Return (θ̈, ẍ), (…, 2), under a force u on the cart and viscous friction."""
@@ -115,16 +115,6 @@ class CartPole:
         # An impulse enters where a force does: on the mass it has the lever l cos θ.
         pair = inverse_mass(p, sine, cosine, tip * p.length * cosine, cart + tip)
         return np.stack(np.broadcast_arrays(*pair), axis=-1)
-
-
-def checked(parameters: CartPoleParameters) -> CartPoleParameters:
-    """Return the parameters, or raise MechanicsError naming the one out of range."""
-    try:
-        # Ranges are looked at in conversion only, not when a Struct is made by hand.
-        plain = msgspec.to_builtins(parameters, enc_hook=float)  # NumPy's numbers, too
-        return msgspec.convert(plain, CartPoleParameters)
-    except (msgspec.ValidationError, TypeError) as error:
-        raise MechanicsError(f"cart-pole: {error}") from None
 
 
 def inverse_mass(p: CartPoleParameters, sine: Any, cosine: Any, torque: Any, force: Any) -> Any:

@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hil.errors import MechanicsError
-from hil.mechanics.cart_pole import CartPoleParameters, accelerations, checked, inverse_mass
+from hil.mechanics.cart_pole import CartPoleParameters, accelerations, inverse_mass
 from hil.mechanics.cart_pole_steps import constants, free_step, free_steps
+from hil.mechanics.parameters import checked
 from hil.types import Array
 
 REST_SPEED = 1e-3  # m/s, a rebound slower than this is none: bounces would never end
@@ -64,7 +65,7 @@ class CartPoleMotion:
     """
 
     def __init__(self, parameters: CartPoleParameters | None = None) -> None:
-        self.parameters = p = checked(parameters or CartPoleParameters())
+        self.parameters = p = checked(parameters or CartPoleParameters(), "cart-pole")
         self._lo, self._hi = p.stops or (-math.inf, math.inf)
         self._swing = p.pole_mass * p.length
         self._constants = constants(p)
