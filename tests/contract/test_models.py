@@ -25,9 +25,9 @@ from hil.models.stored import StoredModel, StoredModelSettings
 from hil.types import Array
 
 
-def untrained_fnode() -> FnodeModel:
+def untrained_fnode(even: bool = False) -> FnodeModel:
     """Return a network of random weights, of two positions, the first an angle."""
-    settings = FnodeSettings(nq=2, nu=1, angles=(0,), hidden=(16, 12))
+    settings = FnodeSettings(nq=2, nu=1, angles=(0,), hidden=(16, 12), even=even)
     random, width = np.random.default_rng(3), layout(settings).width
 
     def layer(units: int, before: int) -> tuple[Array, Array]:

@@ -77,7 +77,7 @@ def test_partitioned_and_augmented_form_are_one_motion() -> None:
     np.testing.assert_allclose(a[:, 2:3], system.acceleration(q, v, NONE), rtol=1e-9, atol=1e-9)
 
     def slope(_: float, x: Array) -> AnyArray:
-        moved, _ = system.multipliers(x[2:3], x[11:12], NONE)
+        moved = system.multipliers(x[2:3], x[11:12], NONE)[0]
         return np.concatenate([x[9:], moved])
 
     near = [system.coordinates(q[0] + h) for h in (1e-7, -1e-7)]

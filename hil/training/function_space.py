@@ -1,0 +1,135 @@
+"""Levenberg–Marquardt in function space: for few points and many weights.
+
+With residual r (m,) of all points and outputs and J its slopes by the weights (m, p), a step is
+
+    δ = Jᵀ α,   (J Jᵀ + λ I) α = r,
+
+the dual of the usual (JᵀJ + λ I) δ = Jᵀ r (Nocedal & Wright, Numerical Optimization, 2nd ed.,
+§10.3): a system of m, not of p. K = J Jᵀ is the tangent kernel of the network (Jacot, Gabriel
+& Hongler, NeurIPS 2018). Layer by layer it is a product of two Gram matrices, of what enters
+the layer and of what comes back to it, so that J is never held. After a step the linear model
+leaves the residual λ α. λ follows the gain as in Nielsen, IMM-REP-1999-05.
+
+With 70 000 weights and a thousand residuals an iteration costs a tenth of a second, and 50 of
+them end where tens of thousands of first-order steps do not. The cost grows as m³: above some
+thousand residuals batches and Adam (`hil.training.fit`) are the better choice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from hil.training.network import Network
+from hil.types import Array
+
+LARGEST = 6000  # residuals; K then takes 300 MB
+START = 1e-2  # λ over the mean of K's diagonal
+LEAST, MOST = 1e-15, 1e6  # the same: below, K is not positive definite in double precision
+SEARCH = 4.0  # λ changes by this factor
+
+
+class Descent(NamedTuple):
+    """How a minimisation went."""
+
+    updates: int  # steps taken
+    loss: float  # mean square of the scaled residual
+    cpu_seconds: float
+
+
+def kernel(net: Network, points: Array) -> Array:
+    """Return J Jᵀ, (n·nq, n·nq), ordered by output, then point; points (n, width), scaled."""
+    _, activations = net.answers(points)
+    nq, n = len(net.last), len(points)
+    z = activations[0]
+    found = np.zeros((nq, n, nq, n))
+    top = activations[-1] @ activations[-1].T + 1.0
+    if net.settings.skip:
+        top += z @ z.T
+    for output in range(nq):
+        found[output, :, output] = top
+    backs = [np.broadcast_to(row, activations[-1].shape) for row in net.last]
+    for (weight, _), before, h in zip(
+        reversed(net.hidden), reversed(activations[:-1]), reversed(activations[1:]), strict=True
+    ):
+        slope = 1.0 - h * h
+        backs = [back * slope for back in backs]
+        gram = before @ before.T + 1.0
+        for a in range(nq):
+            for b in range(a + 1):
+                part = gram * (backs[a] @ backs[b].T)
+                found[a, :, b] += part
+                if a != b:
+                    found[b, :, a] += part.T
+        backs = [back @ weight for back in backs]
+    return found.reshape(nq * n, nq * n)
+
+
+def descend(
+    net: Network,
+    points: Array,
+    targets: Array,
+    *,
+    iterations: int = 50,
+    tolerance: float = 1e-3,
+    patience: int = 4,
+    progress: Callable[[int, float], None] | None = None,
+) -> Descent:
+    """Train `net` in place on scaled points (n, width) and targets (n, nq).
+
+    It ends after `iterations` steps, or after `patience` steps that together gained less than
+    `tolerance` each, or when no step helps. progress: called with steps and loss.
+    """
+    begin = time.process_time()
+    rest = targets - net.answers(points)[0]
+    losses = [float((rest**2).mean())]
+    damping, steps = START, 0  # over the mean of K's diagonal
+    while steps < iterations and losses[-1] > 0:
+        matrix = kernel(net, points)
+        size, start = float(matrix.diagonal().mean()), net.flat.copy()
+        best, best_loss, best_damping = None, losses[-1], damping
+        # Solving again costs little beside K: the damping is searched for, downhill.
+        factor = 1.0
+        while LEAST <= damping <= MOST:
+            dual = _solve(matrix, damping * size, rest.T.ravel())
+            loss = np.inf
+            if dual is not None:
+                net.flat[:] = start
+                net.flat += net.back(points, dual.reshape(rest.T.shape).T)
+                loss = float(((targets - net.answers(points)[0]) ** 2).mean())
+            if loss < best_loss:
+                best, best_loss, best_damping = net.flat.copy(), loss, damping
+                if factor > 1.0:
+                    break
+                factor = 1 / SEARCH
+            elif best is not None:
+                break
+            else:
+                factor = SEARCH
+            damping *= factor
+        net.flat[:] = start if best is None else best
+        if best is None:
+            break
+        damping, steps = min(max(best_damping / SEARCH, LEAST), MOST), steps + 1
+        rest = targets - net.answers(points)[0]
+        losses.append(best_loss)
+        if progress is not None:
+            progress(steps, best_loss)
+        gained = 1 - losses[-1] / losses[-1 - patience] if steps >= patience else 1.0
+        if gained < patience * tolerance:
+            break
+    return Descent(steps, losses[-1], time.process_time() - begin)
+
+
+def _solve(matrix: Array, damping: float, right: Array) -> Array | None:
+    damped = matrix.copy()
+    damped.flat[:: len(damped) + 1] += damping
+    try:
+        factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        return None
+    return np.asarray(cho_solve(factor, right, check_finite=False))
