@@ -18,6 +18,7 @@ import pytest
 
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
+from hil.models.dictionary import DictionaryModel, DictionarySettings, DictionaryWeights, terms
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
 from hil.models.store import save
@@ -66,6 +67,17 @@ def untrained_mechanical() -> MechanicalModel:
     return MechanicalModel(settings, weights)
 
 
+def untrained_dictionary() -> DictionaryModel:
+    """Return a Lagrangian of random coefficients about a mass that is positive everywhere."""
+    settings = DictionarySettings(nq=2, angles=(0,), driven=(1,), damping=True)
+    random, at = np.random.default_rng(5), terms(settings)
+    coefficients = random.normal(0.0, 0.3, at.kinetic + at.potential + at.damping)
+    waves = at.kinetic // len(at.pairs)
+    coefficients[0], coefficients[2 * waves] = 3.0, 4.0
+    domain = Domain.around(random.standard_normal((500, 4)))
+    return DictionaryModel(settings, DictionaryWeights(coefficients, domain))
+
+
 def from_the_store() -> StoredModel:
     """Return the same network, written and read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -75,6 +87,7 @@ def from_the_store() -> StoredModel:
 
 MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
+    "DictionaryModel": untrained_dictionary,
     "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
 }

@@ -82,7 +82,8 @@ def test_even_velocities_have_the_slopes_of_differences() -> None:
         np.testing.assert_allclose(one.acceleration, many.acceleration[row], atol=1e-12)
     for column in range(4):
         step = 1e-6 * np.eye(4)[column]
-        ends = [model.acceleration(*np.split(x + s * step, 2, axis=1), u) for s in (1, -1)]
+        moved = [x + s * step for s in (1, -1)]
+        ends = [model.acceleration(z[:, :2], z[:, 2:], u) for z in moved]
         slope = (ends[0] - ends[1]) / 2e-6
         np.testing.assert_allclose(many.by_state[..., column], slope, atol=1e-7)
     domain = model.domain(x[0], u[0])
@@ -91,7 +92,7 @@ def test_even_velocities_have_the_slopes_of_differences() -> None:
 
 def damped_motion(samples: int = 400) -> tuple[SpringChain, Array]:
     chain = SpringChain(SpringChainParameters(damping=(2.0,)))
-    return chain, chain.motion(np.array([1.0, 0.0]), np.arange(samples) * DT)
+    return chain, chain.motion(np.array([1.0, 0.0]), np.arange(samples, dtype=np.float64) * DT)
 
 
 def test_a_damped_mass_is_learned_from_its_poses() -> None:
