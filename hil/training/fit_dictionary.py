@@ -25,6 +25,9 @@ from hil.models.dictionary import (
 from hil.models.fnode import Domain
 from hil.training.flow import Samples
 
+HALF = 0.5  # a gap above this is none
+NOTHING = 1e-12  # a singular value below this part of the largest is zero
+
 
 class DictionaryResult(NamedTuple):
     """A fitted dictionary and what is to be said about it."""
@@ -35,7 +38,7 @@ class DictionaryResult(NamedTuple):
 
 
 def fit_dictionary(settings: DictionarySettings, samples: Samples) -> DictionaryResult:
-    """Return the Lagrangian of samples; raises RunError when its mass is not positive there."""
+    """Return the Lagrangian of samples; raises RunError when they do not determine one."""
     begin = time.process_time()
     q, v, u, a = samples
     table = equations(settings, q, v, a).reshape(a.size, -1)
@@ -51,7 +54,9 @@ def fit_dictionary(settings: DictionarySettings, samples: Samples) -> Dictionary
         gap = float(values[-1] / values[0])
     else:
         found = right[-1]
-        gap = float(values[-1] / values[-2]) if len(values) > 1 else 0.0
+        gap = float(values[-1] / values[-2])
+        if gap > HALF or values[-2] < NOTHING * values[0]:
+            raise RunError(_indistinct(settings, gap))
     coefficients = np.zeros(len(size))
     coefficients[used] = found / size[used]
     x = np.concatenate([q, v], axis=1)
@@ -63,9 +68,14 @@ def fit_dictionary(settings: DictionarySettings, samples: Samples) -> Dictionary
         model = DictionaryModel(settings, DictionaryWeights(coefficients / mean, domain))
     least = np.linalg.eigvalsh(model.mass_matrix(q)).min()
     if not least > 0:
-        raise RunError(
-            f"dictionary: the mass found is not positive (least eigenvalue {least:.1e}); the data "
-            f"do not tell its {terms(settings).kinetic} terms apart (gap {gap:.1e}): move more "
-            "freely, or take a lower order"
-        )
+        raise RunError(_indistinct(settings, gap))
     return DictionaryResult(model, gap, time.process_time() - begin)
+
+
+def _indistinct(settings: DictionarySettings, gap: float) -> str:
+    count = sum(terms(settings)[-3:])
+    return (
+        f"dictionary: the data do not tell its {count} terms apart: two fit almost equally well, "
+        f"or the mass found is not positive (gap {gap:.1e}); move more freely, push, or take a "
+        "lower order"
+    )

@@ -77,7 +77,7 @@ def test_data_that_do_not_tell_the_terms_apart_are_refused() -> None:
     truth = chain.motion(np.array([1.0, 2, 3, 0, 0, 0]), np.arange(300, dtype=np.float64) * DT)
     q, v, u = truth[:, :3], truth[:, 3:], np.zeros((300, 0))
     samples = Samples(q, v, u, chain.acceleration(q, v, np.zeros(3)))
-    with pytest.raises(RunError, match="do not tell its 6 terms apart"):
+    with pytest.raises(RunError, match="do not tell its 21 terms apart"):
         fit_dictionary(DictionarySettings(nq=3, damping=True), samples)
     with pytest.raises(ConfigError, match="expected"):
         DictionaryModel.from_arrays(DictionarySettings(nq=1), {})
