@@ -415,6 +415,40 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("what", metavar="NAME", type=click.Choice(["fnode"]))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the protocol; may be repeated. preset=quick takes seconds.",
+)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@runs_option
+@json_option
+def bench(
+    what: str, settings: tuple[str, ...], resume: Path | None, runs: Path, as_json: bool
+) -> None:  # fmt: skip
+    """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
+
+    fnode: learned dynamics of eight systems. Example: hil bench fnode --set preset=quick
+    """
+    from hil.recording.run import CONFIG as CONFIG_FILE
+    from hil.recording.run import Run
+    from hil.services import bench_fnode as service
+    from hil.services.train import shipped
+
+    if resume is None:
+        config = resolved(shipped(f"bench_{what}.toml"), False, False, settings)
+    elif settings:
+        raise click.UsageError("--resume takes its protocol from the run; leave --set away")
+    else:
+        config = Run.open(resume).read_json(CONFIG_FILE, Config)
+    outcome = service.bench(config, runs, resume, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--client", default="client", show_default=True, help="Name of the new key.")
 @click.option(

@@ -54,6 +54,7 @@ class Config(Settings, frozen=True, kw_only=True):
     environment: Table | None = None
     fit: Table | None = None
     sweep: Table | None = None
+    bench: Table | None = None
     loop: Table = {}
     mirror: Table = {}
     recording: Table = {}

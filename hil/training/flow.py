@@ -23,7 +23,6 @@ from hil.config import Settings
 from hil.errors import ConfigError
 from hil.models.fnode import FnodeModel, FnodeSettings, features, layout
 from hil.training.differentiation import (
-    Derivatives,
     differences,
     disagreement,
     reconstruction,
@@ -56,6 +55,7 @@ class FlowSettings(Settings, frozen=True, kw_only=True):
     points: Annotated[
         int, msgspec.Meta(ge=3, description="of the differences that give the labels, odd")
     ] = 11
+    every: Annotated[int, msgspec.Meta(ge=1, description="of so many labels one is used")] = 1
     held: Annotated[
         float, msgspec.Meta(gt=0, lt=1, description="last part of a motion, to choose on, 1")
     ] = 0.2
@@ -114,7 +114,7 @@ def choose(settings: FlowSettings, motions: Sequence[Motion], seed: int) -> list
     known = [
         Motion(m.period, m.q[:n], m.u[:n], m.delay) for m, n in zip(motions, parts, strict=True)
     ]
-    samples = label(known, settings.points)
+    samples = label(known, settings.points, settings.every)
     found = []
     for variant in settings.variants:
         model, _ = learn(
@@ -132,18 +132,15 @@ def choose(settings: FlowSettings, motions: Sequence[Motion], seed: int) -> list
     return sorted(found, key=lambda choice: choice.error)
 
 
-def label(motions: Sequence[Motion], points: int) -> Samples:
-    """Return states and accelerations of motions by central differences."""
+def label(motions: Sequence[Motion], points: int, every: int = 1) -> Samples:
+    """Return states and accelerations of motions by central differences, one of `every`."""
     moved = [differences(motion.q, motion.period, points) for motion in motions]
     # At a sample a held input jumps; what a centred label sees is the mean.
     inputs = [(m.u + np.concatenate([m.u[:1], m.u[:-1]])) / 2 for m in motions]
-    return gather(moved, inputs)
-
-
-def gather(moved: Sequence[Derivatives], inputs: Sequence[Array]) -> Samples:
-    """Return motions and their inputs one after the other."""
-    q, v, a = (np.concatenate(parts) for parts in zip(*moved, strict=True))
-    return Samples(q, v, np.concatenate(inputs), a)
+    q, v, a = (
+        np.concatenate([part[::every] for part in parts]) for parts in zip(*moved, strict=True)
+    )
+    return Samples(q, v, np.concatenate([u[::every] for u in inputs]), a)
 
 
 class FlowFit:
@@ -166,7 +163,7 @@ class FlowFit:
         begin, settings = time.process_time(), self.settings
         check_motions(motions, settings.network)
         best = choose(settings, motions, self.seed)[0]
-        samples = label(motions, settings.points)
+        samples = label(motions, settings.points, settings.every)
 
         def report(step: int, loss: float) -> None:
             if progress is not None:
@@ -178,10 +175,14 @@ class FlowFit:
             iterations=settings.iterations, progress=report,
         )  # fmt: skip
         left = model.acceleration(samples.q, samples.v, samples.u) - samples.a
-        ends = np.cumsum([len(motion.q) for motion in motions])[:-1]
         rest = [
-            reconstruction(motion.q, a, motion.period, min(1.0, len(motion.q) * motion.period))
-            for motion, a in zip(motions, np.split(samples.a, ends), strict=True)
+            reconstruction(
+                motion.q,
+                label([motion], settings.points).a,
+                motion.period,
+                min(1.0, len(motion.q) * motion.period),
+            )
+            for motion in motions
         ]
         return FitResult(
             model=model,

@@ -77,15 +77,22 @@ def descend(
     iterations: int = 50,
     tolerance: float = 1e-3,
     patience: int = 4,
+    answers: Callable[[Network], Array] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Train `net` in place on scaled points (n, width) and targets (n, nq).
 
     It ends after `iterations` steps, or after `patience` steps that together gained less than
-    `tolerance` each, or when no step helps. progress: called with steps and loss.
+    `tolerance` each, or when no step helps. answers: what is compared with the targets, where
+    it is not what the network says at the points but nearly moves as that does. progress:
+    called with steps and loss.
     """
     begin = time.process_time()
-    rest = targets - net.answers(points)[0]
+
+    def residual() -> Array:
+        return targets - (net.answers(points)[0] if answers is None else answers(net))
+
+    rest = residual()
     losses = [float((rest**2).mean())]
     damping, steps = START, 0  # over the mean of K's diagonal
     while steps < iterations and losses[-1] > 0:
@@ -100,8 +107,8 @@ def descend(
             if dual is not None:
                 net.flat[:] = start
                 net.flat += net.back(points, dual.reshape(rest.T.shape).T)
-                loss = float(((targets - net.answers(points)[0]) ** 2).mean())
-            if loss < best_loss:
+                loss = float((residual() ** 2).mean())
+            if loss < best_loss:  # never for what is no number
                 best, best_loss, best_damping = net.flat.copy(), loss, damping
                 if factor > 1.0:
                     break
@@ -115,7 +122,7 @@ def descend(
         if best is None:
             break
         damping, steps = min(max(best_damping / SEARCH, LEAST), MOST), steps + 1
-        rest = targets - net.answers(points)[0]
+        rest = residual()
         losses.append(best_loss)
         if progress is not None:
             progress(steps, best_loss)

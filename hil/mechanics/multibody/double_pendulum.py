@@ -44,6 +44,8 @@ class DoublePendulum(AbstractMultibody):
     Raises MechanicsError for parameters out of range.
     """
 
+    Settings = DoublePendulumParameters
+
     nq, nu = 2, 2
 
     def __init__(self, parameters: DoublePendulumParameters | None = None) -> None:

@@ -33,6 +33,8 @@ class Pendulum(AbstractMultibody):
     Raises MechanicsError for parameters out of range.
     """
 
+    Settings = PendulumParameters
+
     nq, nu = 1, 1
 
     def __init__(self, parameters: PendulumParameters | None = None) -> None:

@@ -36,6 +36,8 @@ class RodCartPole(AbstractMultibody):
     Raises MechanicsError for parameters out of range.
     """
 
+    Settings = RodCartPoleParameters
+
     nq, nu = 2, 1
 
     def __init__(self, parameters: RodCartPoleParameters | None = None) -> None:

@@ -60,6 +60,8 @@ class SliderCrank(AbstractMultibody):
     Raises MechanicsError for parameters out of range.
     """
 
+    Settings = SliderCrankParameters
+
     nq, nu = 1, 1
 
     def __init__(self, parameters: SliderCrankParameters | None = None) -> None:

@@ -42,6 +42,8 @@ class SpringChain(AbstractMultibody):
     Raises MechanicsError for parameters out of range or of unequal number.
     """
 
+    Settings = SpringChainParameters
+
     def __init__(self, parameters: SpringChainParameters | None = None) -> None:
         self.parameters = p = checked(parameters or SpringChainParameters(), "spring chain")
         count = len(p.masses)
