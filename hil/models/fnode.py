@@ -4,7 +4,7 @@ q̈ = net(features(q, v, u)), after Wang, Wang & Negrut, "FNODE: Flow-Matching f
 simulation of constrained multibody systems" (arXiv 2509.00183). Three things are added. Angles
 enter as (sin, cos), so that a turn changes nothing; an optional linear path from the inputs
 to the last layer (`skip`) carries most of the dynamics near a point; and where time may run
-backwards, as in a conservative mechanism, velocities enter by their products v_i v_k (`even`).
+backwards, as in a conservative mechanism, velocities enter by their products v_i v_k.
 Parameters of a system (μ) are inputs that are held.
 
 A network is trusted only near its data: `domain` says how far away a point is.
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import cos, sin, sqrt
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,7 +39,8 @@ class FnodeSettings(Settings, frozen=True, kw_only=True):
         msgspec.Meta(min_length=1, description="units of each hidden layer"),
     ] = (256, 256)
     skip: bool = True  # a linear path from the inputs to the last layer
-    even: bool = False  # velocities enter as v_i v_k, i ≤ k: f(q, −v, u) = f(q, v, u)
+    # even: as v_i v_k, i ≤ k, so that f(q, −v, u) = f(q, v, u); none: f(q, u), which is separable
+    velocities: Literal["plain", "even", "none"] = "plain"
 
 
 class Layout(NamedTuple):
@@ -79,7 +80,8 @@ def layout(settings: FnodeSettings) -> Layout:
             plain.append(column)
             positions.append(index)
             column += 1
-    inputs = column + (settings.nq * (settings.nq + 1) // 2 if settings.even else settings.nq)
+    count = {"plain": settings.nq, "even": settings.nq * (settings.nq + 1) // 2, "none": 0}
+    inputs = column + count[settings.velocities]
     return Layout(
         tuple(sines), tuple(angles), tuple(plain), tuple(positions),
         column, inputs, inputs + settings.nu,
@@ -98,7 +100,8 @@ def features(settings: FnodeSettings, q: Array, v: Array, u: Array) -> Array:
         z[:, column + 1] = np.cos(q[:, index])
     for column, index in zip(at.plain, at.positions, strict=True):
         z[:, column] = q[:, index]
-    z[:, at.velocities : at.inputs] = products(v) if settings.even else v
+    if settings.velocities != "none":
+        z[:, at.velocities : at.inputs] = products(v) if settings.velocities == "even" else v
     z[:, at.inputs :] = u
     return z
 
@@ -314,12 +317,12 @@ class FnodeModel(AbstractLearnedDynamics):
             source[:2, column], source[:2, column + 1] = (index, SINE), (index, COSINE)
         for column, index in self._plain:
             source[0, column] = index
-        if self.settings.even:
+        if self.settings.velocities == "even":
             first, second = np.triu_indices(nq)
             source[0, at.velocities : at.inputs] = nq + first
             source[1, at.velocities : at.inputs] = PRODUCT
             source[2, at.velocities : at.inputs] = nq + second
-        else:
+        elif self.settings.velocities == "plain":
             source[0, at.velocities : at.inputs] = np.arange(nq, 2 * nq)
         source[0, at.inputs :] = np.arange(2 * nq, 2 * nq + self.settings.nu)
         return source
@@ -344,12 +347,12 @@ class FnodeModel(AbstractLearnedDynamics):
         for column, index in self._plain:
             by_state[..., index] = back[..., column]
         moving = back[..., at.velocities : at.inputs]
-        if self.settings.even:
+        if self.settings.velocities == "even":
             v = x[:, None, nq:]
             for term, (i, k) in enumerate(zip(*np.triu_indices(nq), strict=True)):
                 by_state[..., nq + i] += moving[..., term] * v[..., k]
                 by_state[..., nq + k] += moving[..., term] * v[..., i]
-        else:
+        elif self.settings.velocities == "plain":
             by_state[..., nq:] = moving
         return Linearisation(value, by_state, back[..., at.inputs :])
 
@@ -364,6 +367,9 @@ class FnodeModel(AbstractLearnedDynamics):
             z[column], z[column + 1] = turn
         for column, index in self._plain:
             z[column] = x[index]
-        z[at.velocities : at.inputs] = products(x[nq:]) if self.settings.even else x[nq:]
+        if self.settings.velocities == "even":
+            z[at.velocities : at.inputs] = products(x[nq:])
+        elif self.settings.velocities == "plain":
+            z[at.velocities : at.inputs] = x[nq:]
         z[at.inputs :] = u
         return z, turns

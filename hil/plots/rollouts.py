@@ -44,7 +44,7 @@ def draw_errors(
         for place, (system, row) in enumerate(errors.items()):
             axes.axhspan(place - 0.5, place + 0.5, color=FAINT if place % 2 else "white", zorder=0)
             for number, model in enumerate(models):
-                y = place + 0.4 - 0.8 * (number + 0.5) / len(models)
+                y = place - 0.4 + 0.8 * (number + 0.5) / len(models)
                 found = np.clip(np.array(row.get(model, ())), low, high)
                 label = model if system == next(iter(errors)) else None
                 axes.plot(found, np.full(len(found), y), "o", ms=4, color=shades[number],

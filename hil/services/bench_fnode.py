@@ -103,8 +103,8 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
 
     cells = [
         Cell(f"{name} / {model} / {seed}", work(name, model, seed))
-        for name in names
         for model in settings.models
+        for name in names
         for seed in range(1 if model in WITHOUT_SEED else settings.seeds)
     ]
     done = run_cells(cells, Figures, run, say)

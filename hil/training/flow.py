@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ class Variant(Settings, frozen=True, kw_only=True):
         float, msgspec.Meta(gt=0, description="of the first layer's Xavier weights")
     ] = 1.0
     skip: bool = False
-    even: bool = False
+    velocities: Literal["plain", "even", "none"] = "plain"
 
 
 SCALES = tuple(Variant(scale=scale) for scale in (1.0, 0.3, 0.1, 0.03))
@@ -93,7 +93,7 @@ def learn(
             f"flow: {samples.a.size} labels; at most {LARGEST} fit, thin the samples out or "
             "use hil.training.fit:Fit"
         )
-    settings = msgspec.structs.replace(network, skip=variant.skip, even=variant.even)
+    settings = built(network, variant)
     random, width = np.random.default_rng(seed), layout(settings).width
     z = features(settings, samples.q, samples.v, samples.u)
     spread = variant.scale * np.sqrt(2 / (width + settings.hidden[0]))
@@ -104,6 +104,11 @@ def learn(
     goal = (samples.a - net.output_mean) / net.output_scale
     done = descend(net, z, goal, iterations=iterations, progress=progress)
     return FnodeModel(settings, net.weights(z)), done
+
+
+def built(network: FnodeSettings, variant: Variant) -> FnodeSettings:
+    """Return the architecture of a variant."""
+    return msgspec.structs.replace(network, skip=variant.skip, velocities=variant.velocities)
 
 
 def choose(settings: FlowSettings, motions: Sequence[Motion], seed: int) -> list[Choice]:

@@ -77,26 +77,34 @@ def descend(
     iterations: int = 50,
     tolerance: float = 1e-3,
     patience: int = 4,
+    enough: float = 0.0,
     answers: Callable[[Network], Array] | None = None,
+    weights: Array | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Train `net` in place on scaled points (n, width) and targets (n, nq).
 
     It ends after `iterations` steps, or after `patience` steps that together gained less than
     `tolerance` each, or when no step helps. answers: what is compared with the targets, where
-    it is not what the network says at the points but nearly moves as that does. progress:
-    called with steps and loss.
+    it is not what the network says at the points but nearly moves as that does. weights: (nq,
+    rows, n), what is compared is weights @ answers, output by output, with targets (rows, nq).
+    enough: the loss at which it ends. progress: called with steps and loss.
     """
     begin = time.process_time()
 
     def residual() -> Array:
-        return targets - (net.answers(points)[0] if answers is None else answers(net))
+        found = net.answers(points)[0] if answers is None else answers(net)
+        if weights is not None:
+            found = np.einsum("orn,no->ro", weights, found)
+        return targets - found
 
     rest = residual()
     losses = [float((rest**2).mean())]
     damping, steps = START, 0  # over the mean of K's diagonal
-    while steps < iterations and losses[-1] > 0:
+    while steps < iterations and losses[-1] > enough:
         matrix = kernel(net, points)
+        if weights is not None:
+            matrix = _weighted(matrix, weights)
         size, start = float(matrix.diagonal().mean()), net.flat.copy()
         best, best_loss, best_damping = None, losses[-1], damping
         # Solving again costs little beside K: the damping is searched for, downhill.
@@ -105,8 +113,11 @@ def descend(
             dual = _solve(matrix, damping * size, rest.T.ravel())
             loss = np.inf
             if dual is not None:
+                back = dual.reshape(rest.T.shape).T
+                if weights is not None:
+                    back = np.einsum("orn,ro->no", weights, back)
                 net.flat[:] = start
-                net.flat += net.back(points, dual.reshape(rest.T.shape).T)
+                net.flat += net.back(points, back)
                 loss = float((residual() ** 2).mean())
             if loss < best_loss:  # never for what is no number
                 best, best_loss, best_damping = net.flat.copy(), loss, damping
@@ -130,6 +141,17 @@ def descend(
         if gained < patience * tolerance:
             break
     return Descent(steps, losses[-1], time.process_time() - begin)
+
+
+def _weighted(matrix: Array, weights: Array) -> Array:
+    """Return W K Wᵀ, output by output."""
+    nq, rows, n = weights.shape
+    blocks = matrix.reshape(nq, n, nq, n)
+    found = np.empty((nq, rows, nq, rows))
+    for a in range(nq):
+        for b in range(nq):
+            found[a, :, b] = weights[a] @ blocks[a, :, b] @ weights[b].T
+    return found.reshape(nq * rows, nq * rows)
 
 
 def _solve(matrix: Array, damping: float, right: Array) -> Array | None:

@@ -242,7 +242,7 @@ def signs(settings: FnodeSettings) -> Array:
     """
     at = layout(settings)
     found = np.full(at.width, -1.0)
-    if settings.even:
+    if settings.velocities == "even":
         found[at.velocities : at.inputs] = 1.0
     found[[column + 1 for column in at.sines]] = 1.0
     return found
