@@ -415,7 +415,7 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("what", metavar="NAME", type=click.Choice(["fnode"]))
+@click.argument("what", metavar="NAME", type=click.Choice(["fnode", "differentiation", "friction"]))
 @click.option(
     "--set",
     "settings",
@@ -431,12 +431,17 @@ def bench(
 ) -> None:  # fmt: skip
     """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
 
-    fnode: learned dynamics of eight systems. Example: hil bench fnode --set preset=quick
+    fnode: learned dynamics of eight systems. differentiation: accelerations from noisy poses.
+    friction: one network for a slider-crank over a range of its dry friction.
+    Example: hil bench fnode --set preset=quick
     """
+    import importlib
+
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
-    from hil.services import bench_fnode as service
     from hil.services.train import shipped
+
+    service = importlib.import_module(f"hil.services.bench_{what}")
 
     if resume is None:
         config = resolved(shipped(f"bench_{what}.toml"), False, False, settings)

@@ -28,7 +28,7 @@ class LinearModel(AbstractDynamics):
     @property
     def nu(self) -> int:
         """Number of inputs."""
-        return self.matrix.shape[1] - 2 * self.nq - 1
+        return int(self.matrix.shape[1]) - 2 * self.nq - 1
 
     def acceleration(self, q: Array, v: Array, u: Array) -> Array:
         """Return q̈, (n, nq), for q, v (n, nq) and u (n, nu), SI."""

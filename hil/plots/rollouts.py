@@ -74,7 +74,7 @@ def draw_rollouts(
     count = truth.shape[1]
     with style():
         figure = new_figure(9.6, 1.2 + 2.0 * count)
-        panels = np.atleast_1d(figure.subplots(count, 1, sharex=True))
+        panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
         shades = colours(len(found))
         for position, axes in enumerate(panels):
             axes.axvspan(known, time[-1], color=FAINT, zorder=0)
@@ -88,6 +88,36 @@ def draw_rollouts(
             axes.axvline(known, color=VERMILION, lw=1.0)
             axes.margins(x=0)
         panels[-1].set_xlabel("time, s; shaded: not learned from")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", fontsize=9)
+        head(figure, title)
+        return save(figure, path)
+
+
+def draw_noise(
+    noise: Array,
+    errors: Mapping[str, Mapping[str, Sequence[float | None]]],
+    path: Path,
+    *,
+    title: str,
+) -> Figure:
+    """Draw the error of each method against the noise, one panel per system; save as PNG.
+
+    noise: (levels,), over each coordinate's deviation. errors: system → method → one number
+    per level.
+    """
+    levels = np.arange(len(noise))
+    with style():
+        figure = new_figure(2.2 + 2.8 * len(errors), 4.2)
+        panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
+        for axes, (system, methods) in zip(panels, errors.items(), strict=True):
+            for shade, (method, line) in zip(colours(len(methods)), methods.items(), strict=True):
+                axes.plot(levels, np.array(line, dtype=float), "o-", color=shade, label=method)
+            axes.set_yscale("log")
+            axes.set_xticks(levels, [f"{level:.1%}" for level in noise])
+            axes.set_xlabel("noise over spread")
+            axes.set_title(system)
+        panels[0].set_ylabel("relative rms error")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=9)
         head(figure, title)

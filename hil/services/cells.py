@@ -30,7 +30,7 @@ def run_cells(cells: Sequence[Cell[C]], kind: type[C], run: Run, say: Say) -> di
     """
     done: dict[str, Any] = {}
     if (run.path / CELLS).exists():
-        done = run.read_json(CELLS, dict[str, kind | None])  # type: ignore[arg-type, valid-type]
+        done = run.read_json(CELLS, dict[str, kind | None])  # type: ignore[valid-type]
         say(f"{len(done)} of {len(cells)} cells are done")
     with TrainingProgress(len(cells), say, unit="cell") as progress:
         for number, cell in enumerate(cells, 1):

@@ -88,7 +88,7 @@ def case(settings: SystemSettings, hidden: tuple[int, ...]) -> Case:
     nu = getattr(plant, "nu", 1)
     if len(x) % 2 or plant.acceleration(probe, probe, np.zeros((1, nu))).shape != probe.shape:
         raise ConfigError(f"start: {len(x)} numbers do not fit {type(plant).__name__}")
-    times = np.arange(settings.train + settings.test) * settings.period
+    times = np.arange(settings.train + settings.test, dtype=np.float64) * settings.period
     truth = adaptive(plant.acceleration, x, np.zeros(nu), times, rtol=1e-12, atol=1e-13)
     q = truth[: settings.train, : len(x) // 2]
     motion = Motion(settings.period, np.ascontiguousarray(q), np.zeros((settings.train, 0)))

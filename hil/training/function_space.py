@@ -104,7 +104,7 @@ def descend(
     while steps < iterations and losses[-1] > enough:
         matrix = kernel(net, points)
         if weights is not None:
-            matrix = _weighted(matrix, weights)
+            matrix = weighted(matrix, weights)
         size, start = float(matrix.diagonal().mean()), net.flat.copy()
         best, best_loss, best_damping = None, losses[-1], damping
         # Solving again costs little beside K: the damping is searched for, downhill.
@@ -143,7 +143,7 @@ def descend(
     return Descent(steps, losses[-1], time.process_time() - begin)
 
 
-def _weighted(matrix: Array, weights: Array) -> Array:
+def weighted(matrix: Array, weights: Array) -> Array:
     """Return W K Wᵀ, output by output."""
     nq, rows, n = weights.shape
     blocks = matrix.reshape(nq, n, nq, n)

@@ -19,7 +19,9 @@ import pytest
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.dictionary import DictionaryModel, DictionarySettings, DictionaryWeights, terms
+from hil.models.ensemble import EnsembleModel
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.models.linear import LinearModel
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings
@@ -78,6 +80,17 @@ def untrained_dictionary() -> DictionaryModel:
     return DictionaryModel(settings, DictionaryWeights(coefficients, domain))
 
 
+def untrained_ensemble() -> EnsembleModel:
+    """Return two networks, of which one is the other."""
+    members = (untrained_fnode(), untrained_fnode())
+    return EnsembleModel(members, np.full(2, 1.6), np.full(2, 0.1))
+
+
+def any_linear() -> LinearModel:
+    """Return a matrix for two positions and one input."""
+    return LinearModel(np.random.default_rng(6).normal(size=(2, 6)))
+
+
 def from_the_store() -> StoredModel:
     """Return the same network, written and read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -88,6 +101,8 @@ def from_the_store() -> StoredModel:
 MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
     "DictionaryModel": untrained_dictionary,
+    "EnsembleModel": untrained_ensemble,
+    "LinearModel": any_linear,
     "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
 }
