@@ -26,13 +26,14 @@ from hil.models.linear import LinearModel
 from hil.training.differentiation import differences
 from hil.training.fit import Motion
 from hil.training.fit_dictionary import fit_dictionary
+from hil.training.fit_energy import fit_hnn, fit_lnn
 from hil.training.flow import SCALES, FlowSettings, Samples, Variant, choose, label, learn
 from hil.training.predictors import fcnn, lstm
 from hil.training.rollout import RolloutError, rollout, rollout_error
 from hil.training.through_integrator import learn_through_integrator
 from hil.types import Array
 
-VELOCITIES: tuple[Literal["plain", "even", "none"], ...] = ("plain", "even", "none")
+VELOCITIES: tuple[Literal["plain", "even", "none"], ...] = ("none", "even", "plain")
 
 
 class SystemSettings(Settings, frozen=True, kw_only=True):
@@ -161,6 +162,21 @@ def _mbd_node(case: Case, seed: int) -> Learned:
     return Learned(model, done.cpu_seconds, done.updates)
 
 
+def _hnn(case: Case, seed: int) -> Learned:
+    q, v, _, a = case.samples
+    masses = getattr(case.plant.parameters, "masses", None)
+    if masses is None or len(masses) != case.network.nq or case.settings.angles:
+        raise RunError("HNN: needs the mass of every coordinate")
+    model, done = fit_hnn(q, v, a, np.array(masses), seed=seed)
+    return Learned(model, done.cpu_seconds, done.updates)
+
+
+def _lnn(case: Case, seed: int) -> Learned:
+    q, v, _, a = case.samples
+    model, done = fit_lnn(q, v, a, seed=seed)
+    return Learned(model, done.cpu_seconds, done.updates)
+
+
 def _known(case: Case) -> tuple[Array, int]:
     """Return the states that are known, by differences, and how many are asked for."""
     moved = differences(case.motion.q, case.motion.period, case.settings.points)
@@ -181,9 +197,9 @@ def _lstm(case: Case, seed: int) -> Learned:
 
 EVERY = tuple(
     Variant(scale=variant.scale, skip=skip, velocities=velocities)
-    for variant in SCALES
-    for skip in (False, True)
     for velocities in VELOCITIES
+    for skip in (True, False)
+    for variant in SCALES
 )
 LEARNERS: dict[str, Learner] = {
     "FNODE": _fnode(SCALES),
@@ -192,6 +208,8 @@ LEARNERS: dict[str, Learner] = {
     "FNODE exact labels": _fnode(SCALES, exact=True),
     "linear": _linear,
     "Lagrangian": _lagrangian,
+    "HNN": _hnn,
+    "LNN": _lnn,
     "MBD-NODE": _mbd_node,
     "LSTM": _lstm,
     "FCNN": _fcnn,

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -39,6 +40,63 @@ class Descent(NamedTuple):
     updates: int  # steps taken
     loss: float  # mean square of the scaled residual
     cpu_seconds: float
+
+
+class SquaresProblem(Protocol):
+    """A residual r (m,) of few entries that many weights reduce."""
+
+    @property
+    def flat(self) -> Array:
+        """Return the weights (p,) themselves: a step changes them in place."""
+
+    def residual(self) -> Array:
+        """Return r (m,), targets less what is found; not finite where there is no answer."""
+
+    def kernel(self) -> Array:
+        """Return J Jᵀ, (m, m), with J the slopes of what is found."""
+
+    def back(self, dual: Array) -> Array:
+        """Return Jᵀ dual, (p,), for dual (m,), where the kernel was asked last."""
+
+
+@dataclass(frozen=True)
+class NetworkProblem:
+    """A network that is to answer with targets, ordered by output, then row.
+
+    points: (n, width), scaled. targets: (rows, nq), scaled. answers: what is compared, where it
+    is not what the network says at the points but nearly moves as that does. weights: (nq,
+    rows, n), what is compared is weights @ answers, output by output; without, rows are points.
+    """
+
+    net: Network
+    points: Array
+    targets: Array
+    answers: Callable[[Network], Array] | None = None
+    weights: Array | None = None
+
+    @property
+    def flat(self) -> Array:
+        """Return the weights of the network."""
+        return self.net.flat
+
+    def residual(self) -> Array:
+        """Return targets less answers, (nq · rows,)."""
+        found = self.net.answers(self.points)[0] if self.answers is None else self.answers(self.net)
+        if self.weights is not None:
+            found = np.einsum("orn,no->ro", self.weights, found)
+        return np.asarray((self.targets - found).T.ravel())
+
+    def kernel(self) -> Array:
+        """Return J Jᵀ, (nq · rows, nq · rows)."""
+        matrix = kernel(self.net, self.points)
+        return matrix if self.weights is None else weighted(matrix, self.weights)
+
+    def back(self, dual: Array) -> Array:
+        """Return Jᵀ dual."""
+        back = dual.reshape(self.targets.T.shape).T
+        if self.weights is not None:
+            back = np.einsum("orn,ro->no", self.weights, back)
+        return self.net.back(self.points, back)
 
 
 def kernel(net: Network, points: Array) -> Array:
@@ -70,57 +128,39 @@ def kernel(net: Network, points: Array) -> Array:
 
 
 def descend(
-    net: Network,
-    points: Array,
-    targets: Array,
+    problem: SquaresProblem,
     *,
     iterations: int = 50,
     tolerance: float = 1e-3,
     patience: int = 4,
     enough: float = 0.0,
-    answers: Callable[[Network], Array] | None = None,
-    weights: Array | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Descent:
-    """Train `net` in place on scaled points (n, width) and targets (n, nq).
+    """Reduce the residual of a problem, whose weights are changed in place.
 
     It ends after `iterations` steps, or after `patience` steps that together gained less than
-    `tolerance` each, or when no step helps. answers: what is compared with the targets, where
-    it is not what the network says at the points but nearly moves as that does. weights: (nq,
-    rows, n), what is compared is weights @ answers, output by output, with targets (rows, nq).
-    enough: the loss at which it ends. progress: called with steps and loss.
+    `tolerance` each, or when no step helps, or at a mean square below `enough`. progress:
+    called with steps and loss.
     """
     begin = time.process_time()
-
-    def residual() -> Array:
-        found = net.answers(points)[0] if answers is None else answers(net)
-        if weights is not None:
-            found = np.einsum("orn,no->ro", weights, found)
-        return targets - found
-
-    rest = residual()
+    flat, rest = problem.flat, problem.residual()
     losses = [float((rest**2).mean())]
     damping, steps = START, 0  # over the mean of K's diagonal
     while steps < iterations and losses[-1] > enough:
-        matrix = kernel(net, points)
-        if weights is not None:
-            matrix = weighted(matrix, weights)
-        size, start = float(matrix.diagonal().mean()), net.flat.copy()
+        matrix = problem.kernel()
+        size, start = float(matrix.diagonal().mean()), flat.copy()
         best, best_loss, best_damping = None, losses[-1], damping
         # Solving again costs little beside K: the damping is searched for, downhill.
         factor = 1.0
         while LEAST <= damping <= MOST:
-            dual = _solve(matrix, damping * size, rest.T.ravel())
+            dual = _solve(matrix, damping * size, rest)
             loss = np.inf
             if dual is not None:
-                back = dual.reshape(rest.T.shape).T
-                if weights is not None:
-                    back = np.einsum("orn,ro->no", weights, back)
-                net.flat[:] = start
-                net.flat += net.back(points, back)
-                loss = float((residual() ** 2).mean())
+                flat[:] = start
+                flat += problem.back(dual)
+                loss = float((problem.residual() ** 2).mean())
             if loss < best_loss:  # never for what is no number
-                best, best_loss, best_damping = net.flat.copy(), loss, damping
+                best, best_loss, best_damping = flat.copy(), loss, damping
                 if factor > 1.0:
                     break
                 factor = 1 / SEARCH
@@ -129,11 +169,11 @@ def descend(
             else:
                 factor = SEARCH
             damping *= factor
-        net.flat[:] = start if best is None else best
+        flat[:] = start if best is None else best
         if best is None:
             break
         damping, steps = min(max(best_damping / SEARCH, LEAST), MOST), steps + 1
-        rest = residual()
+        rest = problem.residual()
         losses.append(best_loss)
         if progress is not None:
             progress(steps, best_loss)

@@ -18,7 +18,7 @@ import numpy as np
 from hil.models.fnode import FnodeModel, FnodeSettings, features, layout
 from hil.training.differentiation import Derivatives
 from hil.training.flow import Variant, built
-from hil.training.function_space import Descent, descend
+from hil.training.function_space import Descent, NetworkProblem, descend
 from hil.training.network import Blocks, Network
 from hil.types import Array
 
@@ -67,5 +67,6 @@ def learn_by_integrals(
     flat = q - line @ (line.T @ q) - twice @ np.broadcast_to(net.output_mean, q.shape)
     weights = twice * (net.output_scale / noise)[:, None, None]
     points = (z - net.input_mean) / net.input_scale
-    done = descend(net, points, flat / noise, iterations=iterations, weights=weights, enough=1.0)
+    problem = NetworkProblem(net, points, flat / noise, weights=weights)
+    done = descend(problem, iterations=iterations, enough=1.0)
     return FnodeModel(settings, net.weights(points)), done

@@ -17,7 +17,7 @@ import numpy as np
 
 from hil.mechanics.integrate import rk4
 from hil.models.fnode import FnodeModel, FnodeSettings, features, layout
-from hil.training.function_space import Descent, descend
+from hil.training.function_space import Descent, NetworkProblem, descend
 from hil.training.network import Blocks, Network
 from hil.types import Array
 
@@ -61,5 +61,5 @@ def learn_through_integrator(
         return np.asarray((gained - now.output_mean) / now.output_scale)
 
     goal = (mean - net.output_mean) / net.output_scale
-    done = descend(net, points, goal, iterations=iterations, answers=answers)
+    done = descend(NetworkProblem(net, points, goal, answers), iterations=iterations)
     return FnodeModel(settings, net.weights(points)), done

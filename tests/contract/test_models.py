@@ -21,16 +21,19 @@ from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.dictionary import DictionaryModel, DictionarySettings, DictionaryWeights, terms
 from hil.models.ensemble import EnsembleModel
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.models.hnn import HnnModel
 from hil.models.linear import LinearModel
+from hil.models.lnn import LnnModel
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
+from hil.models.scalar_network import ScalarNetwork
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings
 from hil.types import Array
 
 
-def untrained_fnode(even: bool = False) -> FnodeModel:
+def untrained_fnode() -> FnodeModel:
     """Return a network of random weights, of two positions, the first an angle."""
-    settings = FnodeSettings(nq=2, nu=1, angles=(0,), hidden=(16, 12), even=even)
+    settings = FnodeSettings(nq=2, nu=1, angles=(0,), hidden=(16, 12))
     random, width = np.random.default_rng(3), layout(settings).width
 
     def layer(units: int, before: int) -> tuple[Array, Array]:
@@ -86,6 +89,14 @@ def untrained_ensemble() -> EnsembleModel:
     return EnsembleModel(members, np.full(2, 1.6), np.full(2, 0.1))
 
 
+def untrained_scalar() -> ScalarNetwork:
+    """Return a small energy of two positions and two velocities."""
+    return ScalarNetwork.start(4, (6, 5), np.random.default_rng(8))
+
+
+SCALE = np.array([0.7, 1.3, 0.9, 2.0])
+
+
 def any_linear() -> LinearModel:
     """Return a matrix for two positions and one input."""
     return LinearModel(np.random.default_rng(6).normal(size=(2, 6)))
@@ -102,7 +113,9 @@ MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
     "DictionaryModel": untrained_dictionary,
     "EnsembleModel": untrained_ensemble,
+    "HnnModel": lambda: HnnModel(untrained_scalar(), SCALE, np.array([2.0, 0.5])),
     "LinearModel": any_linear,
+    "LnnModel": lambda: LnnModel(untrained_scalar(), 3 * SCALE),
     "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
 }

@@ -12,7 +12,7 @@ from hil.mechanics.multibody.spring_chain import SpringChain, SpringChainParamet
 from hil.models.fnode import FnodeModel, FnodeSettings, layout
 from hil.training.fit import Motion
 from hil.training.flow import FlowFit, FlowSettings, Samples, Variant, choose, learn
-from hil.training.function_space import descend, kernel
+from hil.training.function_space import NetworkProblem, descend, kernel
 from hil.training.network import Blocks, Network
 from hil.training.rollout import rollout, rollout_error
 from hil.types import Array
@@ -68,8 +68,9 @@ def test_the_kernel_is_that_of_the_slopes(skip: bool, velocities: Velocities) ->
 def test_descent_meets_every_target_of_few_points() -> None:
     net, z, a = small(seed=3)
     seen: list[float] = []
+    problem = NetworkProblem(net, z, a)
     done = descend(
-        net, z, a, iterations=60, tolerance=0.0, progress=lambda _, loss: seen.append(loss)
+        problem, iterations=60, tolerance=0.0, progress=lambda _, loss: seen.append(loss)
     )
     assert done.updates == len(seen)
     assert (np.diff(seen) < 0).all()
