@@ -415,19 +415,23 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("what", metavar="NAME", type=click.Choice(["fnode", "differentiation", "friction"]))
+@click.argument("name")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY.PATH=VALUE",
-    help="Override a value of the protocol; may be repeated. preset=quick takes seconds.",
+    help="Override a value of the protocol; may be repeated.",
 )
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option("--config", type=click.Path(path_type=Path), help="A protocol of your own.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run cut short."
+)
 @runs_option
 @json_option
 def bench(
-    what: str, settings: tuple[str, ...], resume: Path | None, runs: Path, as_json: bool
+    name: str, settings: tuple[str, ...], config: Path | None, resume: Path | None, runs: Path,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
 
@@ -435,21 +439,19 @@ def bench(
     friction: one network for a slider-crank over a range of its dry friction.
     Example: hil bench fnode --set preset=quick
     """
-    import importlib
-
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
+    from hil.services import benches
     from hil.services.train import shipped
 
-    service = importlib.import_module(f"hil.services.bench_{what}")
-
+    service = benches.find(name)
     if resume is None:
-        config = resolved(shipped(f"bench_{what}.toml"), False, False, settings)
-    elif settings:
-        raise click.UsageError("--resume takes its protocol from the run; leave --set away")
+        found = resolved(config or shipped(f"bench_{name}.toml"), False, False, settings)
+    elif settings or config:
+        raise click.UsageError("--resume takes its protocol from the run; leave the rest away")
     else:
-        config = Run.open(resume).read_json(CONFIG_FILE, Config)
-    outcome = service.bench(config, runs, resume, say)
+        found = Run.open(resume).read_json(CONFIG_FILE, Config)
+    outcome = service.bench(found, runs, resume, say)
     result(as_json, outcome, service.summary(outcome))
 
 

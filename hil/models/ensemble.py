@@ -41,7 +41,7 @@ class EnsembleModel(AbstractLearnedDynamics):
 
     def acceleration(self, q: Array, v: Array, u: Array) -> Array:
         """Return the mean q̈, (n, nq), for q, v (n, nq) and u (n, nu), SI."""
-        return self._all(q, v, u).mean(axis=0)
+        return np.asarray(self._all(q, v, u).mean(axis=0))
 
     def deviation(self, q: Array, v: Array, u: Array) -> Array:
         """Return the deviation of the members with its floor, (n, nq)."""
