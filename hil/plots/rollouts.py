@@ -64,12 +64,19 @@ def draw_errors(
 
 
 def draw_rollouts(
-    time: Array, truth: Array, found: Mapping[str, Array], known: float, path: Path, *, title: str
+    time: Array,
+    truth: Array,
+    found: Mapping[str, Array],
+    path: Path,
+    *,
+    title: str,
+    known: float | None = None,
+    names: Sequence[str] = (),
 ) -> Figure:
     """Draw positions against time, one panel each, and save as PNG.
 
     time: (n,), s. truth: (n, nq). found: model → (n, nq), NaN where it left the numbers. known:
-    s, until when the motion was learned from.
+    s, until when the motion was learned from; None: no such time. names: of the columns.
     """
     count = truth.shape[1]
     with style():
@@ -77,17 +84,18 @@ def draw_rollouts(
         panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
         shades = colours(len(found))
         for position, axes in enumerate(panels):
-            axes.axvspan(known, time[-1], color=FAINT, zorder=0)
+            if known is not None:
+                axes.axvspan(known, time[-1], color=FAINT, zorder=0)
+                axes.axvline(known, color=VERMILION, lw=1.0)
             line = truth[:, position]
             axes.plot(time, line, color=GREY, lw=5, alpha=0.5, label="truth")
             for shade, (model, states) in zip(shades, found.items(), strict=True):
                 axes.plot(time, states[:, position], color=shade, lw=1.2, label=model)
             room = 0.4 * max(float(np.ptp(line)), 1e-9)
             axes.set_ylim(line.min() - room, line.max() + room)
-            axes.set_ylabel(f"q{position + 1}")
-            axes.axvline(known, color=VERMILION, lw=1.0)
+            axes.set_ylabel(names[position] if names else f"q{position + 1}")
             axes.margins(x=0)
-        panels[-1].set_xlabel("time, s; shaded: not learned from")
+        panels[-1].set_xlabel("time, s" + ("" if known is None else "; shaded: not learned from"))
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=9)
         head(figure, title)

@@ -173,7 +173,7 @@ def _draw(
             for model, figures in row.items() if figures
         }  # fmt: skip
         path = run.plots / f"{name}.png"
-        draw_rollouts(time, truth, found, entry.settings.train * period, path, title=name)
+        draw_rollouts(time, truth, found, path, title=name, known=entry.settings.train * period)
         paths.append(path)
     return paths
 
