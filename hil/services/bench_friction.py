@@ -103,9 +103,9 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         for depth in settings.depths
         if (first := done[f"{depth} / 0"]) is not None
     }
-    names = [f"μ = {friction:g}" for friction in settings.between]
+    rows = [f"μ = {friction:g}" for friction in settings.between]
     title = "Acceleration of the crank, rad/s², at frictions nobody saw"
-    draw_rollouts(time, truth, shown, path, title=title, names=names)
+    draw_rollouts(time, truth, shown, path, title=title, names=rows)
     variance = float(np.concatenate([a for _, a in known]).var())
     outcome = Outcome(cases, PAPER, variance, str(run.path), [str(path)])
     run.write_json(RESULTS, outcome)
