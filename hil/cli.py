@@ -435,7 +435,9 @@ def bench(
 ) -> None:  # fmt: skip
     """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
 
-    symo: discrete Lagrangians from poses. Example: hil bench symo --set bench.seeds=1
+    fnode: learned dynamics of eight systems. symo: discrete Lagrangians from poses.
+    differentiation: accelerations from noisy poses. friction: one network for a slider-crank
+    over a range of its dry friction. Example: hil bench fnode --set preset=quick
     """
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run

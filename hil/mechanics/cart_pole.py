@@ -69,6 +69,8 @@ class CartPole:
     Raises MechanicsError for parameters out of range.
     """
 
+    Settings = CartPoleParameters
+
     def __init__(self, parameters: CartPoleParameters | None = None) -> None:
         self.parameters = checked(parameters or CartPoleParameters(), "cart-pole")
 

@@ -1,9 +1,11 @@
 """FNODE: a tanh network that answers with accelerations.
 
 q̈ = net(features(q, v, u)), after Wang, Wang & Negrut, "FNODE: Flow-Matching for data-driven
-simulation of constrained multibody systems" (arXiv 2509.00183). Two things are added. Angles
-enter as (sin, cos), so that a turn changes nothing; and an optional linear path from the
-inputs to the last layer (`skip`), which carries most of the dynamics near a point.
+simulation of constrained multibody systems" (arXiv 2509.00183). Three things are added. Angles
+enter as (sin, cos), so that a turn changes nothing; an optional linear path from the inputs
+to the last layer (`skip`) carries most of the dynamics near a point; and where time may run
+backwards, as in a conservative mechanism, velocities enter by their products v_i v_k.
+Parameters of a system (μ) are inputs that are held.
 
 A network is trusted only near its data: `domain` says how far away a point is.
 """
@@ -14,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import cos, sin, sqrt
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 from hil.config import Settings
 from hil.errors import ConfigError
 from hil.models.base import AbstractLearnedDynamics, Linearisation, Weights
-from hil.models.network_slopes import COSINE, PLAIN, SINE, value_and_slopes
+from hil.models.network_slopes import COSINE, PLAIN, PRODUCT, SINE, value_and_slopes
 from hil.types import AnyArray, Array
 
 
@@ -38,6 +40,8 @@ class FnodeSettings(Settings, frozen=True, kw_only=True):
         msgspec.Meta(min_length=1, description="units of each hidden layer"),
     ] = (256, 256)
     skip: bool = True  # a linear path from the inputs to the last layer
+    # even: as v_i v_k, i ≤ k, so that f(q, −v, u) = f(q, v, u); none: f(q, u), which is separable
+    velocities: Literal["plain", "even", "none"] = "plain"
 
 
 class Layout(NamedTuple):
@@ -47,7 +51,7 @@ class Layout(NamedTuple):
     angles: tuple[int, ...]  # which position that is
     plain: tuple[int, ...]  # columns of positions that enter as they are
     positions: tuple[int, ...]  # which positions those are
-    velocities: int  # first column of v
+    velocities: int  # first column of v, or of its products
     inputs: int  # first column of u
     width: int
 
@@ -77,7 +81,8 @@ def layout(settings: FnodeSettings) -> Layout:
             plain.append(column)
             positions.append(index)
             column += 1
-    inputs = column + settings.nq
+    count = {"plain": settings.nq, "even": settings.nq * (settings.nq + 1) // 2, "none": 0}
+    inputs = column + count[settings.velocities]
     return Layout(
         tuple(sines), tuple(angles), tuple(plain), tuple(positions),
         column, inputs, inputs + settings.nu,
@@ -96,9 +101,17 @@ def features(settings: FnodeSettings, q: Array, v: Array, u: Array) -> Array:
         z[:, column + 1] = np.cos(q[:, index])
     for column, index in zip(at.plain, at.positions, strict=True):
         z[:, column] = q[:, index]
-    z[:, at.velocities : at.inputs] = v
+    if settings.velocities != "none":
+        z[:, at.velocities : at.inputs] = products(v) if settings.velocities == "even" else v
     z[:, at.inputs :] = u
     return z
+
+
+def products(v: Array) -> Array:
+    """Return v_i v_k, i ≤ k, of v (…, nq): (…, nq (nq + 1) / 2)."""
+    first, second = np.triu_indices(v.shape[-1])
+    found: Array = v[..., first] * v[..., second]
+    return found
 
 
 @dataclass(frozen=True)
@@ -361,12 +374,19 @@ class FnodeModel(AbstractNetwork):
     def _sources(self) -> AnyArray:
         """Return for every input of the network its place in (x, u), and how it enters."""
         at, nq = self._at, self.settings.nq
-        source = np.full((2, at.width), PLAIN, dtype=np.int64)
+        source = np.full((3, at.width), PLAIN, dtype=np.int64)
         for column, index in self._angles:
-            source[:, column], source[:, column + 1] = (index, SINE), (index, COSINE)
+            source[:2, column], source[:2, column + 1] = (index, SINE), (index, COSINE)
         for column, index in self._plain:
             source[0, column] = index
-        source[0, at.velocities :] = np.arange(nq, 2 * nq + self.settings.nu)
+        if self.settings.velocities == "even":
+            first, second = np.triu_indices(nq)
+            source[0, at.velocities : at.inputs] = nq + first
+            source[1, at.velocities : at.inputs] = PRODUCT
+            source[2, at.velocities : at.inputs] = nq + second
+        elif self.settings.velocities == "plain":
+            source[0, at.velocities : at.inputs] = np.arange(nq, 2 * nq)
+        source[0, at.inputs :] = np.arange(2 * nq, 2 * nq + self.settings.nu)
         return source
 
     def _linearise_many(self, x: Array, u: Array) -> Linearisation:
@@ -388,7 +408,14 @@ class FnodeModel(AbstractNetwork):
             by_state[..., index] = cosine * back[..., column] - sine * back[..., column + 1]
         for column, index in self._plain:
             by_state[..., index] = back[..., column]
-        by_state[..., nq:] = back[..., at.velocities : at.inputs]
+        moving = back[..., at.velocities : at.inputs]
+        if self.settings.velocities == "even":
+            v = x[:, None, nq:]
+            for term, (i, k) in enumerate(zip(*np.triu_indices(nq), strict=True)):
+                by_state[..., nq + i] += moving[..., term] * v[..., k]
+                by_state[..., nq + k] += moving[..., term] * v[..., i]
+        elif self.settings.velocities == "plain":
+            by_state[..., nq:] = moving
         return Linearisation(value, by_state, back[..., at.inputs :])
 
     def _inputs(self, x: Array, u: Array) -> tuple[Array, list[tuple[float, float]]]:
@@ -402,6 +429,9 @@ class FnodeModel(AbstractNetwork):
             z[column], z[column + 1] = turn
         for column, index in self._plain:
             z[column] = x[index]
-        z[at.velocities : at.inputs] = x[nq:]
+        if self.settings.velocities == "even":
+            z[at.velocities : at.inputs] = products(x[nq:])
+        elif self.settings.velocities == "plain":
+            z[at.velocities : at.inputs] = x[nq:]
         z[at.inputs :] = u
         return z, turns

@@ -16,7 +16,7 @@ from hil.compiled import compiled, in_order
 from hil.types import Array
 
 ROWS = 8  # that are in the first-level cache together
-PLAIN, SINE, COSINE = 0, 1, 2  # how a state or an input enters the network
+PLAIN, SINE, COSINE, PRODUCT = 0, 1, 2, 3  # how a state or an input enters the network
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10
 SERIES = tuple(1.0 / n for n in np.cumprod(np.arange(1.0, 14.0))[:0:-1])  # 1/13! … 1/2!
 
@@ -47,16 +47,18 @@ def value_and_slopes(
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return the value (ny,) and its slopes by x, (ny, nx), and by u, (ny, nu).
 
-    source: (2, width) of int64, for every input of the network the place in (x, u) it comes
-    from, and how. layers: weights (units, before) and bias (units,). last: (ny, units). skip:
-    (ny, width). offset: (ny,).
+    source: (3, width) of int64, for every input of the network the place in (x, u) it comes
+    from, how, and for a product of two states the place of the other. layers: weights
+    (units, before) and bias (units,). last: (ny, units). skip: (ny, width). offset: (ny,).
     """
     nx, nu, ny, width = len(x), len(u), len(offset), source.shape[1]
     z, by_source = np.empty(width), np.ones(width)
     for column in range(width):
         place, kind = source[0, column], source[1, column]
         z[column] = x[place] if place < nx else u[place - nx]
-        if kind != PLAIN:
+        if kind == PRODUCT:
+            z[column] *= x[source[2, column]]
+        elif kind != PLAIN:
             sine, cosine = np.sin(z[column]), np.cos(z[column])
             z[column] = sine if kind == SINE else cosine
             by_source[column] = cosine if kind == SINE else -sine
@@ -97,7 +99,11 @@ def value_and_slopes(
             value[y] += skip[y, column] * z[column]
             slope = (slopes[y, column] + skip[y, column]) * by_source[column]
             place = source[0, column]
-            if place < nx:
+            if source[1, column] == PRODUCT:
+                other = source[2, column]
+                by_x[y, place] += slope * x[other]
+                by_x[y, other] += slope * x[place]
+            elif place < nx:
                 by_x[y, place] += slope
             else:
                 by_u[y, place - nx] += slope

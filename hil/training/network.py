@@ -127,7 +127,8 @@ class Network:
         targets = (data.targets - self.output_mean) / self.output_scale
         return Blocks(points, targets, data.kernel)
 
-    def _answers(self, points: Array) -> tuple[Array, list[Array]]:
+    def answers(self, points: Array) -> tuple[Array, list[Array]]:
+        """Return answers (n, nq) at scaled points (n, width), and what every layer gave."""
         activations = [points]
         for weight, bias in self.hidden:
             h = activations[-1] @ weight.T
@@ -138,7 +139,7 @@ class Network:
     def residual(self, data: Blocks, some: Any) -> Array:
         """Return filtered answers minus targets, (blocks, P, nq), scaled."""
         shape = data.points[some].shape
-        answers, _ = self._answers(data.points[some].reshape(-1, shape[-1]))
+        answers, _ = self.answers(data.points[some].reshape(-1, shape[-1]))
         found: Array = data.kernel @ answers.reshape(*shape[:2], -1) - data.targets[some]
         return found
 
@@ -150,10 +151,17 @@ class Network:
     def gradient(self, data: Blocks, some: IntArray) -> tuple[float, Array]:
         """Return the loss of some blocks and its gradient by `flat`; by hand, backwards."""
         shape = data.points[some].shape
-        answers, activations = self._answers(data.points[some].reshape(-1, shape[-1]))
+        answers, activations = self.answers(data.points[some].reshape(-1, shape[-1]))
         residual = data.kernel @ answers.reshape(*shape[:2], -1) - data.targets[some]
         back = data.kernel.T @ residual * (2 / residual.size)
-        back = back.reshape(-1, back.shape[-1])  # (points, nq)
+        slopes = self._back(activations, back.reshape(-1, back.shape[-1]))
+        return float((residual**2).mean()), slopes
+
+    def back(self, points: Array, back: Array) -> Array:
+        """Return Σ back · ∂answers/∂flat, (weights,), over points (n, width); back: (n, nq)."""
+        return self._back(self.answers(points)[1], back)
+
+    def _back(self, activations: list[Array], back: Array) -> Array:
         z = activations[0]
         slope_skip = back.T @ z if self.settings.skip else np.zeros_like(self.skip)
         parts = [back.T @ activations[-1], slope_skip, back.sum(axis=0)]
@@ -167,11 +175,11 @@ class Network:
             back *= np.subtract(1.0, h, out=h)
             parts[:0] = [back.T @ before, back.sum(axis=0)]
             weight_above = weight
-        return float((residual**2).mean()), np.concatenate([part.ravel() for part in parts])
+        return np.concatenate([part.ravel() for part in parts])
 
     def _columns(self, data: Blocks, index: int) -> Array:
         """Return what the last layer weighs in a block, filtered: hidden, inputs, one."""
-        _, activations = self._answers(data.points[index])
+        _, activations = self.answers(data.points[index])
         z, h = activations[0], activations[-1]
         if self.mirror:
             half = h.shape[1] // 2
@@ -228,9 +236,14 @@ class Network:
 
 
 def signs(settings: FnodeSettings) -> Array:
-    """Return what a mirror multiplies the inputs of the network by, (width,): 1 for cosines."""
+    """Return what a mirror multiplies the inputs of the network by, (width,).
+
+    1 for cosines and products of velocities.
+    """
     at = layout(settings)
     found = np.full(at.width, -1.0)
+    if settings.velocities == "even":
+        found[at.velocities : at.inputs] = 1.0
     found[[column + 1 for column in at.sines]] = 1.0
     return found
 

@@ -18,10 +18,16 @@ import pytest
 
 import hil.models
 from hil.models.base import AbstractDynamics, Linearisation
+from hil.models.dictionary import DictionaryModel, DictionarySettings, DictionaryWeights, terms
+from hil.models.ensemble import EnsembleModel
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
 from hil.models.lagrangian import LagrangianModel
 from hil.models.lagrangian_weights import LagrangianSettings
+from hil.models.hnn import HnnModel
+from hil.models.linear import LinearModel
+from hil.models.lnn import LnnModel
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
+from hil.models.scalar_network import ScalarNetwork
 from hil.models.store import save
 from hil.models.stored import StoredModel, StoredModelSettings
 from hil.models.symo import SymoModel
@@ -70,6 +76,36 @@ def untrained_mechanical() -> MechanicalModel:
     return MechanicalModel(settings, weights)
 
 
+def untrained_dictionary() -> DictionaryModel:
+    """Return a Lagrangian of random coefficients about a mass that is positive everywhere."""
+    settings = DictionarySettings(nq=2, angles=(0,), driven=(1,), damping=True)
+    random, at = np.random.default_rng(5), terms(settings)
+    coefficients = random.normal(0.0, 0.3, at.kinetic + at.potential + at.damping)
+    waves = at.kinetic // len(at.pairs)
+    coefficients[0], coefficients[2 * waves] = 3.0, 4.0
+    domain = Domain.around(random.standard_normal((500, 4)))
+    return DictionaryModel(settings, DictionaryWeights(coefficients, domain))
+
+
+def untrained_ensemble() -> EnsembleModel:
+    """Return two networks, of which one is the other."""
+    members = (untrained_fnode(), untrained_fnode())
+    return EnsembleModel(members, np.full(2, 1.6), np.full(2, 0.1))
+
+
+def untrained_scalar() -> ScalarNetwork:
+    """Return a small energy of two positions and two velocities."""
+    return ScalarNetwork.start(4, (6, 5), np.random.default_rng(8))
+
+
+SCALE = np.array([0.7, 1.3, 0.9, 2.0])
+
+
+def any_linear() -> LinearModel:
+    """Return a matrix for two positions and one input."""
+    return LinearModel(np.random.default_rng(6).normal(size=(2, 6)))
+
+
 def from_the_store() -> StoredModel:
     """Return the same network, written and read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -101,6 +137,11 @@ def untrained_symo() -> SymoModel:
 MAKE: dict[str, Callable[[], AbstractDynamics]] = {
     "FnodeModel": untrained_fnode,
     "LagrangianModel": untrained_lagrangian,
+    "DictionaryModel": untrained_dictionary,
+    "EnsembleModel": untrained_ensemble,
+    "HnnModel": lambda: HnnModel(untrained_scalar(), SCALE, np.array([2.0, 0.5])),
+    "LinearModel": any_linear,
+    "LnnModel": lambda: LnnModel(untrained_scalar(), 3 * SCALE),
     "MechanicalModel": untrained_mechanical,
     "StoredModel": from_the_store,
     "SymoModel": untrained_symo,

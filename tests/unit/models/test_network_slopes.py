@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hil.models.network_slopes import COSINE, PLAIN, SINE, tanh_all, value_and_slopes
+from hil.models.network_slopes import COSINE, PLAIN, PRODUCT, SINE, tanh_all, value_and_slopes
 from hil.types import AnyArray
 
 
@@ -22,16 +22,18 @@ def test_tanh_is_numpys() -> None:
 @pytest.mark.parametrize("ny", [1, 2, 3])
 def test_value_and_slopes(hidden: tuple[int, ...], ny: int) -> None:
     random = np.random.default_rng(sum(hidden) + ny)
-    source = np.array([[0, 0, 2, 4, 1], [SINE, COSINE, PLAIN, PLAIN, PLAIN]])
-    layers, before = [], 5
+    kinds = [SINE, COSINE, PLAIN, PLAIN, PLAIN, PRODUCT, PRODUCT]
+    source = np.array([[0, 0, 2, 4, 1, 2, 3], kinds, [0, 0, 0, 0, 0, 3, 3]])
+    layers, before = [], 7
     for units in hidden:
         layers.append((random.normal(size=(units, before)), random.normal(size=units)))
         before = units
-    last, skip = random.normal(size=(ny, before)), random.normal(size=(ny, 5))
+    last, skip = random.normal(size=(ny, before)), random.normal(size=(ny, 7))
     offset = random.normal(size=ny)
 
     def plain(point: AnyArray) -> AnyArray:
-        z = h = np.array([np.sin(point[0]), np.cos(point[0]), point[2], point[4], point[1]])
+        parts = [np.sin(point[0]), np.cos(point[0]), point[2], point[4], point[1]]
+        z = h = np.array([*parts, point[2] * point[3], point[3] ** 2])
         for weight, bias in layers:
             h = np.tanh(weight @ h + bias)
         found: AnyArray = last @ h + skip @ z + offset

@@ -12,8 +12,11 @@ from scipy.integrate import solve_ivp
 from hil.errors import MechanicsError
 from hil.mechanics.multibody.base import AbstractMultibody
 from hil.mechanics.multibody.chain_pendulum import ChainPendulum, ChainPendulumParameters
+from hil.mechanics.multibody.double_pendulum import DoublePendulum, DoublePendulumParameters
 from hil.mechanics.multibody.pendulum import Pendulum, PendulumParameters
 from hil.mechanics.multibody.rod_cart_pole import RodCartPole, RodCartPoleParameters
+from hil.mechanics.multibody.slider_crank import SliderCrank, SliderCrankParameters
+from hil.mechanics.multibody.spring_chain import SpringChain, SpringChainParameters
 from hil.types import AnyArray, Array
 
 # A uniform rod moves as two halves of its mass at these places from its centre: the velocity
@@ -28,7 +31,7 @@ class Case(NamedTuple):
     points: Callable[[AnyArray], AnyArray]  # q (nq,) to (points, 2), height second
     masses: Array
     springs: Callable[[AnyArray], float]  # energy, J
-    forces: Callable[[Array, Array], Array]  # of v and u, (nq,)
+    forces: Callable[[Array, Array, Array], Array]  # of q, v and u, (nq,)
     gravity: float
 
 
@@ -44,7 +47,7 @@ def pendulum() -> Case:
         return np.stack([along * np.sin(q[0]), along * np.cos(q[0])], axis=1)
 
     return Case(
-        Pendulum(p), points, np.full(2, p.mass / 2), no_springs, lambda v, u: u - 0.2 * v, 9.7
+        Pendulum(p), points, np.full(2, p.mass / 2), no_springs, lambda q, v, u: u - 0.2 * v, 9.7
     )
 
 
@@ -61,7 +64,7 @@ def rod_cart_pole() -> Case:
 
     return Case(
         RodCartPole(p), points, np.array([1.2, 0.15, 0.15]), no_springs,
-        lambda v, u: np.array([-0.02 * v[0], u[0] - 0.4 * v[1]]), 9.7,
+        lambda q, v, u: np.array([-0.02 * v[0], u[0] - 0.4 * v[1]]), 9.7,
     )  # fmt: skip
 
 
@@ -74,14 +77,74 @@ def triple_pendulum() -> Case:
         rods = np.array(p.lengths)[:, None] * np.stack([np.sin(q), np.cos(q)], axis=1)
         return np.asarray(np.cumsum(rods, axis=0))
 
-    def forces(v: Array, u: Array) -> Array:
+    def forces(q: Array, v: Array, u: Array) -> Array:
         pivots = -0.3 * np.diff(v, prepend=0.0)
         return np.asarray(pivots - np.append(pivots[1:], 0.0) + np.append(u, [0.0, 0.0]))
 
     return Case(ChainPendulum(p), points, np.array(p.masses), no_springs, forces, 9.7)
 
 
-CASES = [pendulum, rod_cart_pole, triple_pendulum]
+def spring_chain() -> Case:
+    k, d = np.array([50.0, 40.0, 30.0]), np.array([2.0, 1.0, 0.5])
+    p = SpringChainParameters(masses=(10.0, 3.0, 1.0), stiffness=tuple(k), damping=tuple(d))
+
+    def springs(q: AnyArray) -> float:
+        return float(0.5 * k @ np.diff(q, prepend=0.0) ** 2)
+
+    def forces(v: Array, u: Array) -> Array:  # each damper pulls at both its ends
+        pull = d * np.diff(v, prepend=0.0)
+        return np.asarray(u - pull + np.append(pull[1:], 0.0))
+
+    return Case(
+        SpringChain(p), lambda q: np.stack([q, 0 * q], 1), np.array(p.masses), springs,
+        lambda q, v, u: forces(v, u), 0.0,
+    )  # fmt: skip
+
+
+def double_pendulum() -> Case:
+    p = DoublePendulumParameters(
+        masses=(1.2, 0.7), lengths=(0.9, 1.3), gravity=9.7, viscous=(0.1, 0.2)
+    )
+
+    def points(q: AnyArray) -> AnyArray:
+        return np.cumsum([[l * np.sin(a), -l * np.cos(a)] for l, a in zip(p.lengths, q)], 0)  # noqa: E741, B905
+
+    return Case(
+        DoublePendulum(p), points, np.array(p.masses), no_springs,
+        lambda q, v, u: u - np.array([0.1, 0.2]) * v, 9.7,
+    )  # fmt: skip
+
+
+def slider_crank() -> Case:
+    p = SliderCrankParameters(
+        crank=0.8, rod=2.5, masses=(1.2, 0.7, 1.6), inertias=(0.2, 0.5), gravity=9.7,
+        stiffness=3.0, rest=2.2, slider_viscous=0.3, pin_viscous=0.05,
+    )  # fmt: skip
+    apart = np.sqrt(np.array(p.inertias) / np.array(p.masses[:2]))  # two halves of a body
+
+    def angles(q: AnyArray) -> AnyArray:
+        return np.concatenate([q, -np.arcsin(p.crank / p.rod * np.sin(q))])
+
+    def points(q: AnyArray) -> AnyArray:
+        along = [np.stack([np.cos(a), np.sin(a)]) for a in angles(q)]
+        crank, rod = p.crank / 2 * along[0], p.crank * along[0] + p.rod / 2 * along[1]
+        bodies = [c + s * d * a for c, d, a in zip((crank, rod), apart, along) for s in (1, -1)]  # noqa: B905
+        return np.array([*bodies, p.crank * along[0] + p.rod * along[1]])
+
+    def forces(q: Array, v: Array, u: Array) -> Array:
+        slide = points(q + 1e-30j).imag[-1, 0] / 1e-30
+        bend = np.array([1, -1]) @ angles(q + 1e-30j).imag / 1e-30
+        found: Array = u - (0.3 * slide**2 + 0.05 * bend**2) * v
+        return found
+
+    masses = np.array([0.6, 0.6, 0.35, 0.35, 1.6])
+    return Case(
+        SliderCrank(p), points, masses,
+        lambda q: 1.5 * float(np.real(points(q))[-1, 0] - 2.2) ** 2, forces, 9.7,
+    )  # fmt: skip
+
+
+CASES = [pendulum, rod_cart_pole, triple_pendulum, spring_chain, double_pendulum, slider_crank]
 
 
 @pytest.fixture(params=CASES, ids=lambda make: make.__name__)
@@ -131,7 +194,7 @@ def euler_lagrange(case: Case, q: Array, v: Array, u: Array) -> Array:
         [(lagrangian(q + small * e, v) - lagrangian(q - small * e, v)) / (2 * small) for e in one]
     )
     drift = (momentum(q + small * v) - momentum(q - small * v)) / (2 * small)
-    return np.linalg.solve(mass, by_q - drift + case.forces(v, u))
+    return np.linalg.solve(mass, by_q - drift + case.forces(q, v, u))
 
 
 def test_it_is_the_equation_of_its_lagrangian(case: Case) -> None:
@@ -154,7 +217,7 @@ def test_power_is_that_of_the_forces(case: Case) -> None:
     q, v, u = draw(case.system, 10)
     a, h = case.system.acceleration(q, v, u), 1e-6
     ahead, behind = (case.system.energy(q + s * v, v + s * a) for s in (h, -h))
-    power = [moving @ case.forces(moving, push) for moving, push in zip(v, u, strict=True)]
+    power = [row[1] @ case.forces(*row) for row in zip(q, v, u, strict=True)]
     np.testing.assert_allclose((ahead - behind) / (2 * h), power, rtol=1e-6, atol=1e-5)
 
 
