@@ -56,6 +56,7 @@ class Config(Settings, frozen=True, kw_only=True):
     sweep: Table | None = None
     loop: Table = {}
     mirror: Table = {}
+    inference: Table = {}
     recording: Table = {}
 
 

@@ -353,8 +353,10 @@ def unpack(
     except (msgspec.DecodeError, RecursionError) as error:
         raise LinkError(f"bus message refused: {error}") from None
     kind: type[BusStruct] = type(message)
-    found = (getattr(message, name) for name in _array_fields(kind))
-    refs = [ref for ref in found if ref is not None]
+    refs: list[ArrayRef] = []
+    for name in _array_fields(kind):
+        found = getattr(message, name)
+        refs += found if isinstance(found, tuple) else [found] * (found is not None)
     if len(refs) != len(frames) - 1:
         raise LinkError(
             f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
@@ -369,7 +371,7 @@ def _array_fields(kind: type[BusStruct]) -> tuple[str, ...]:
     return tuple(
         name
         for name in kind.__struct_fields__
-        if hints[name] is ArrayRef or ArrayRef in get_args(hints[name])  # one that may be None
+        if hints[name] is ArrayRef or ArrayRef in get_args(hints[name])  # may be None, or many
     )
 
 
