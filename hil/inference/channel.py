@@ -15,7 +15,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from hil.models.operation import Asked, Operation
+from hil.types import AnyArray
+
 SLOTS = 2
+LAID = 1024  # views that are kept
 MESSAGE_MAX = 64 * 1024  # bytes
 M = TypeVar("M")
 
@@ -82,7 +86,8 @@ class Channel:
         self._map = mmap.mmap(memory, SLOTS * slot_bytes)
         view = memoryview(self._map)
         self._views = [view]
-        self.slots = [view[k * slot_bytes : (k + 1) * slot_bytes] for k in range(SLOTS)]
+        self._slots = [view[k * slot_bytes : (k + 1) * slot_bytes] for k in range(SLOTS)]
+        self._laid: dict[Any, tuple[list[AnyArray], list[AnyArray]]] = {}
 
     @classmethod
     def pair(cls, slot_bytes: int) -> tuple[Channel, socket.socket]:
@@ -91,6 +96,21 @@ class Channel:
         memory = os.memfd_create("hil-inference")
         os.ftruncate(memory, SLOTS * slot_bytes)
         return cls(here, memory, slot_bytes), there
+
+    def arrays(
+        self, slot: int, operation: Operation, asked: Asked, dtype: str
+    ) -> tuple[list[AnyArray], list[AnyArray]]:
+        """Return the inputs and the outputs of a batch as they lie in a slot."""
+        key = slot, operation.name, asked
+        found = self._laid.get(key)
+        if found is None:
+            given, wanted, _ = operation.places(asked, int(dtype[2:]))
+            memory = self._slots[slot]
+            found = tuple([p.view(memory, dtype) for p in places] for places in (given, wanted))
+            if len(self._laid) >= LAID:
+                self._laid.clear()
+            self._laid[key] = found
+        return found
 
     def send(self, message: Any) -> None:
         """Send a message; raises OSError when the other end is gone."""
@@ -113,6 +133,7 @@ class Channel:
         self.socket.close()
         os.close(self.memory)
         with contextlib.suppress(BufferError):  # somebody still looks at it: it goes with them
-            for view in (*self.slots, *self._views):
+            self._laid.clear()
+            for view in (*self._slots, *self._views):
                 view.release()
             self._map.close()

@@ -46,7 +46,6 @@ class Front:
         self.malformed = 0
         self._decoder = msgspec.msgpack.Decoder(said.InferenceRequest)
         self._epoll = select.epoll()
-        self._watched: set[int] = set()
         self._server: BusServer | None = None
 
     def serve(self, until: threading.Event, ready: Callable[[], None]) -> None:
@@ -58,7 +57,7 @@ class Front:
             for name, settings in self.settings.models.items():
                 self.lanes[name] = Lane(name, settings, self)
             while not all(lane.ready for lane in self.lanes.values()):
-                self._wait(time.monotonic_ns())
+                self._wait()
                 for lane in self.lanes.values():
                     lane.step(time.monotonic_ns())
                     lane.check_started()
@@ -97,44 +96,35 @@ class Front:
     # -- one turn -------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        for _ in range(AT_ONCE):
+            if not self._has_message():
+                break
+            self._take_in()
         now = time.monotonic_ns()
         for lane in self.lanes.values():
             lane.step(now)
-        taken = self._take_in()
-        if taken:
-            now = time.monotonic_ns()
-            for lane in self.lanes.values():
-                lane.step(now)
-        # Reading and sending both may use the signal of more messages up: look again.
-        assert self._server is not None
-        if not int(self._server.command.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._wait(now)
+        # Reading and sending both may use up the signal of messages: look again.
+        if not self._has_message():
+            self._wait()
 
-    def _wait(self, now: int) -> None:
-        found = {d for lane in self.lanes.values() for d in lane.descriptors()}
-        for descriptor in self._watched - found:
-            with contextlib.suppress(OSError):  # closed, and forgotten by itself
-                self._epoll.unregister(descriptor)
-        for descriptor in found:
-            try:
-                self._epoll.register(descriptor, select.EPOLLIN)
-            except FileExistsError:
-                continue
-        self._watched = found
+    def _has_message(self) -> bool:
+        assert self._server is not None
+        return bool(self._server.command.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    def _wait(self) -> None:
         due = min((lane.next_ns() for lane in self.lanes.values()), default=NEVER)
         seconds = min(max(due - time.monotonic_ns(), 0) * 1e-9, LOOK_S)
         # `epoll` counts in ms; `select` on it in us.
-        select.select([self._epoll.fileno()], [], [], seconds)
+        select.select([self._epoll], [], [], seconds)
 
-    def _take_in(self) -> int:
+    def _take_in(self) -> None:
         assert self._server is not None
-        for count in range(AT_ONCE):
-            try:
-                sender, frames, role = self._server.receive(wait=False)
-            except TimeoutError:
-                return count
-            self._accept(sender, frames, role)
-        return AT_ONCE
+        with contextlib.suppress(TimeoutError):
+            self._accept(*self._server.receive(wait=False))
+
+    def watch(self, descriptor: int) -> None:
+        """Listen to a worker, until it is closed."""
+        self._epoll.register(descriptor, select.EPOLLIN)
 
     # -- requests -------------------------------------------------------------------------
 

@@ -28,7 +28,10 @@ RETRY_NS = 2_000_000_000  # between two starts of a worker that does not get rea
 
 
 class Desk(Protocol):
-    """Who hands answers out."""
+    """Who listens, and hands answers out."""
+
+    def watch(self, descriptor: int) -> None:
+        """Call `step` when there is something to hear."""
 
     def computed(
         self, lane: Lane, request: Pending, outputs: list[AnyArray], compute_ns: int, rows: int
@@ -83,10 +86,6 @@ class Lane:
         if self._refused is not None:
             raise self._refused
 
-    def descriptors(self) -> list[int]:
-        """Return what to listen to."""
-        return [w.channel.socket.fileno() for w in (self._worker, self._candidate) if w]
-
     def next_ns(self) -> int:
         """Return when `step` has something to do by itself, or NEVER."""
         found = self.queue.next_ns() if self._can_take() else self.queue.late_ns()
@@ -102,7 +101,7 @@ class Lane:
         if self._candidate is not None:
             return f"{self.name}: a swap to {self.swap_report.path} is under way"
         settings = msgspec.structs.replace(self.settings, path=path, model=None)
-        self._candidate = WorkerProcess(self.name, settings)
+        self._candidate = self._make(settings)
         self._shadow = None
         self.swap_report = SwapReport(state="warming", path=path)
         return ""
@@ -134,7 +133,12 @@ class Lane:
 
     def _start(self, now: int) -> None:
         self._next_start = now + RETRY_NS
-        self._worker = WorkerProcess(self.name, self.settings)
+        self._worker = self._make(self.settings)
+
+    def _make(self, settings: ModelSettings) -> WorkerProcess:
+        worker = WorkerProcess(self.name, settings)
+        self._desk.watch(worker.channel.socket.fileno())
+        return worker
 
     def _hear_worker(self, now: int) -> None:
         while (worker := self._worker) is not None:

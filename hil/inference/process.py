@@ -81,7 +81,7 @@ class WorkerProcess:
         asked = Asked(rows, requests[0].asked.sizes)
         slot = self._free.pop()
         self.batches.append(Batch(slot, operation, asked, requests, now))
-        views = self._views(slot, operation, asked)[: len(operation.inputs)]
+        views, _ = self.channel.arrays(slot, operation, asked, self.dtype)
         end = 0
         for request in requests:
             begin, end = end, end + request.asked.rows
@@ -93,8 +93,8 @@ class WorkerProcess:
         """Have the inputs of somebody else's batch computed along."""
         slot = self._free.pop()
         self.batches.append(Batch(slot, batch.operation, batch.asked, [], now))
-        views = self._views(slot, batch.operation, batch.asked)
-        for view, array in zip(views, inputs, strict=False):
+        views, _ = self.channel.arrays(slot, batch.operation, batch.asked, self.dtype)
+        for view, array in zip(views, inputs, strict=True):
             view[...] = array
         self._send(slot, batch.operation, batch.asked)
 
@@ -119,14 +119,7 @@ class WorkerProcess:
 
     def arrays(self, batch: Batch) -> tuple[list[AnyArray], list[AnyArray]]:
         """Return inputs and outputs of a batch as they lie there, until it is released."""
-        views = self._views(batch.slot, batch.operation, batch.asked)
-        count = len(batch.operation.inputs)
-        return views[:count], views[count:]
-
-    def _views(self, slot: int, operation: Operation, asked: Asked) -> list[AnyArray]:
-        given, wanted, _ = operation.places(asked, int(self.dtype[2:]))
-        memory = self.channel.slots[slot]
-        return [place.view(memory, self.dtype) for place in (*given, *wanted)]
+        return self.channel.arrays(batch.slot, batch.operation, batch.asked, self.dtype)
 
     def finished(self) -> Batch:
         """Return the batch that is done; the next one is being computed now."""

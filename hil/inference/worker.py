@@ -40,7 +40,7 @@ def serve(channel: Channel, backend: Backend) -> None:
         assert work is not None
         begin = time.perf_counter_ns()
         try:
-            compute(channel.slots[work.slot], work, backend)
+            compute(channel, work, backend)
             error = ""
         except Exception as found:  # noqa: BLE001 - a defect of a model is the answer to its batch
             traceback.print_exc()
@@ -51,13 +51,13 @@ def serve(channel: Channel, backend: Backend) -> None:
             return
 
 
-def compute(slot: memoryview, work: Work, backend: Backend) -> None:
-    """Compute one batch from and into a slot."""
-    operation, dtype = backend.operations[work.operation], backend.dtype
-    given, wanted, _ = operation.places(Asked(work.rows, work.sizes), int(dtype[2:]))
-    outputs = backend.run(operation, [place.view(slot, dtype) for place in given])
-    for place, output in zip(wanted, outputs, strict=True):
-        place.view(slot, dtype)[...] = output
+def compute(channel: Channel, work: Work, backend: Backend) -> None:
+    """Compute one batch from and into its slot."""
+    operation = backend.operations[work.operation]
+    asked = Asked(work.rows, work.sizes)
+    inputs, wanted = channel.arrays(work.slot, operation, asked, backend.dtype)
+    for place, output in zip(wanted, backend.run(operation, inputs), strict=True):
+        place[...] = output
 
 
 def described(operation: Operation) -> OperationSaid:

@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from hil.types import AnyArray, Array
 Shape = tuple[int | str, ...]
 Sizes = tuple[tuple[str, int], ...]
 """Free sizes of a request, by name: how many steps its rollouts have, for instance."""
+KNOWN = 1024  # shapes of requests that are not looked at again
 ALIGNED = 64  # bytes to which an array is moved up in a buffer: a line of the cache
 
 
@@ -66,6 +67,7 @@ class Operation:
     outputs: tuple[Field, ...]
     run: Callable[..., Sequence[Array]] = field(repr=False, compare=False)
     example: Sizes = field(default=(), compare=False)
+    _known: dict[Any, Asked] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fit(self, arrays: Sequence[AnyArray]) -> Asked:
         """Return rows and free sizes of a request.
@@ -73,34 +75,47 @@ class Operation:
         An array with one row counts for all rows. Raises InputError naming the array that
         does not fit, is no floating-point array or holds what is not finite.
         """
-        if len(arrays) != len(self.inputs):
+        asked = self._asked(tuple((array.shape, array.dtype.char) for array in arrays))
+        for array in arrays:
+            if not np.isfinite(array).all():
+                wanted = self.inputs[[a is array for a in arrays].index(True)]
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                raise InputError(f"{self.name}: {wanted.name}: {array[at]} at {list(at)}")
+        return asked
+
+    def _asked(self, found: tuple[tuple[tuple[int, ...], str], ...]) -> Asked:
+        """Return rows and free sizes of arrays of these shapes and types."""
+        known = self._known.get(found)
+        if known is not None:
+            return known
+        if len(found) != len(self.inputs):
             names = ", ".join(f.name for f in self.inputs)
-            raise InputError(f"{self.name}: expected {names}, found {len(arrays)} arrays")
+            raise InputError(f"{self.name}: expected {names}, found {len(found)} arrays")
         rows, free = 1, {}
-        for wanted, found in zip(self.inputs, arrays, strict=True):
-            shape = found.shape
+        for wanted, (shape, kind) in zip(self.inputs, found, strict=True):
             if len(shape) != len(wanted.shape) + 1 or shape[0] < 1:
-                raise self._misfit(wanted, found)
+                raise self._misfit(wanted, shape)
             for size, n in zip(wanted.shape, shape[1:], strict=True):
                 if size != n and (isinstance(size, int) or free.setdefault(size, n) != n or n < 1):
-                    raise self._misfit(wanted, found)
+                    raise self._misfit(wanted, shape)
             if shape[0] != 1:
                 if rows not in (1, shape[0]):
-                    raise self._misfit(wanted, found, f" of {rows} rows")
+                    raise self._misfit(wanted, shape, f" of {rows} rows")
                 rows = shape[0]
-            if found.dtype.kind != "f":
+            if kind not in "df":
                 raise InputError(
-                    f"{self.name}: {wanted.name}: expected float32 or float64, found {found.dtype}"
+                    f"{self.name}: {wanted.name}: expected float32 or float64, found "
+                    f"{np.dtype(kind)}"
                 )
-            if not np.isfinite(found).all():
-                at = tuple(int(i) for i in np.argwhere(~np.isfinite(found))[0])
-                raise InputError(f"{self.name}: {wanted.name}: {found[at]} at {list(at)}")
-        return Asked(rows, tuple(sorted(free.items())))
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        asked = self._known[found] = Asked(rows, tuple(sorted(free.items())))
+        return asked
 
-    def _misfit(self, wanted: Field, found: AnyArray, rows: str = "") -> InputError:
+    def _misfit(self, wanted: Field, found: tuple[int, ...], rows: str = "") -> InputError:
         shape = ", ".join(map(str, ("rows", *wanted.shape)))
         return InputError(
-            f"{self.name}: {wanted.name}: expected ({shape}){rows}, found {found.shape}"
+            f"{self.name}: {wanted.name}: expected ({shape}){rows}, found {found}"
         )
 
     def places(self, asked: Asked, itemsize: int) -> tuple[list[Place], list[Place], int]:
