@@ -106,7 +106,10 @@ class Channel:
         if found is None:
             given, wanted, _ = operation.places(asked, int(dtype[2:]))
             memory = self._slots[slot]
-            found = tuple([p.view(memory, dtype) for p in places] for places in (given, wanted))
+            found = (
+                [place.view(memory, dtype) for place in given],
+                [place.view(memory, dtype) for place in wanted],
+            )
             if len(self._laid) >= LAID:
                 self._laid.clear()
             self._laid[key] = found

@@ -96,4 +96,3 @@ def model_of(described: said.Described, name: str) -> said.ModelReport:
     if name not in found:
         raise InputError(f"inference: no model {name!r}; served: {', '.join(found)}")
     return found[name]
-

@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import zmq
@@ -33,7 +33,15 @@ AT_ONCE = 64  # messages taken in before the workers are heard again
 NEEDED: dict[type[bus.Request], bus.Role] = {
     said.Describe: "observe", said.Ask: "operate", said.Swap: "admin",
 }  # fmt: skip
-_HEAD = msgspec.msgpack.Decoder(msgspec.defstruct("Head", [("seq", int, 0)]))
+
+
+class _Head(msgspec.Struct):
+    """What is read of a message that is none, to answer it."""
+
+    seq: int = 0
+
+
+_HEAD = msgspec.msgpack.Decoder(_Head)
 
 
 class Front:
@@ -48,7 +56,12 @@ class Front:
         self._epoll = select.epoll()
         self._server: BusServer | None = None
 
-    def serve(self, until: threading.Event, ready: Callable[[], None]) -> None:
+    def serve(
+        self,
+        until: threading.Event,
+        ready: Callable[[], None],
+        ending: Callable[[], None] = lambda: None,
+    ) -> None:
         """Answer until `until` is set. Nothing listens before every model is warm.
 
         Raises what a model could not be started for.
@@ -62,14 +75,16 @@ class Front:
                     lane.step(time.monotonic_ns())
                     lane.check_started()
                 if until.is_set():
+                    ending()
                     return
             self._server = BusServer(self.address, self._keys)
             # Who has gone is to be noticed, and counted.
             self._server.command.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            self._epoll.register(self._server.command.get(zmq.FD), select.EPOLLIN)
+            self._epoll.register(self._descriptor(), select.EPOLLIN)
             ready()
             while not until.is_set():
                 self._turn()
+            ending()
         finally:
             self.close()
 
@@ -109,13 +124,17 @@ class Front:
 
     def _has_message(self) -> bool:
         assert self._server is not None
-        return bool(self._server.command.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(cast(int, self._server.command.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def _wait(self) -> None:
         due = min((lane.next_ns() for lane in self.lanes.values()), default=NEVER)
         seconds = min(max(due - time.monotonic_ns(), 0) * 1e-9, LOOK_S)
         # `epoll` counts in ms; `select` on it in us.
         select.select([self._epoll], [], [], seconds)
+
+    def _descriptor(self) -> int:
+        assert self._server is not None
+        return cast(int, self._server.command.getsockopt(zmq.FD))
 
     def _take_in(self) -> None:
         assert self._server is not None
@@ -217,7 +236,9 @@ class Front:
         queued = request.sent_ns - request.arrived_ns
         tally = self.tallies[lane.name]
         tally.results += 1
-        for stage, ns in zip(("queue", "compute", "total"), (queued, compute_ns, total), strict=True):
+        for stage, ns in zip(
+            ("queue", "compute", "total"), (queued, compute_ns, total), strict=True
+        ):
             tally.times[stage].add(ns * 1e-9)
         timing = said.Timing(
             queue_us=queued / 1e3, compute_us=compute_ns / 1e3, total_us=total / 1e3,

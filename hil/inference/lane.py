@@ -220,10 +220,9 @@ class Lane:
         for worker in (self._worker, self._candidate):
             if worker is None:
                 continue
-            starting = worker.ready is None
-            if starting and now >= worker.started_ns + self._ns(self.settings.start):
-                worker.kill()
-            elif worker.batches and now >= self._stalled_ns(worker):
+            slow_start = now >= worker.started_ns + self._ns(self.settings.start)
+            stalled = worker.batches and now >= self._stalled_ns(worker)
+            if stalled or (worker.ready is None and slow_start):
                 worker.kill()
 
     def _stalled_ns(self, worker: WorkerProcess) -> int:
@@ -315,13 +314,10 @@ class Lane:
         candidate, self._candidate, self._shadow = self._candidate, None, None
         assert candidate is not None
         candidate.close()
-        self.swap_report = msgspec.structs.replace(
-            self.swap_report, state="refused", reason=reason
-        )
+        self.swap_report = msgspec.structs.replace(self.swap_report, state="refused", reason=reason)
 
 
 def _error(said: NoStart) -> HilError:
     kind = getattr(errors, said.error, RunError)
     error: HilError = kind(said.reason)
     return error
-

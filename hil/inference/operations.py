@@ -5,6 +5,7 @@ A model of another kind says it itself, by a method `operations` (see `hil.model
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def of_dynamics(model: AbstractDynamics) -> tuple[Operation, ...]:
         cost += np.einsum("ni,nij,nj->n", error, end_weights, error)
         return [cost]
 
-    runs = {
+    runs: dict[str, Callable[..., list[Array]]] = {
         "acceleration": acceleration, "linearise": linearise, "domain": domain,
         "rollout": rollout, "rollout_cost": rollout_cost,
     }  # fmt: skip

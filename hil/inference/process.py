@@ -48,9 +48,7 @@ class WorkerProcess:
         self.channel, theirs = Channel.pair(settings.slot_bytes)
         try:
             descriptors = theirs.fileno(), self.channel.memory
-            job = WorkerJob(
-                name=name, model=settings, socket=descriptors[0], memory=descriptors[1]
-            )
+            job = WorkerJob(name=name, model=settings, socket=descriptors[0], memory=descriptors[1])
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "hil.inference.worker", msgspec.json.encode(job).decode()],
                 stdin=subprocess.DEVNULL,
@@ -151,4 +149,3 @@ def _has_descriptor() -> bool:
     except (OSError, ValueError):
         return False
     return True
-

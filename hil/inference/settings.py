@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from hil.config import Config, Settings, Table, check
@@ -38,7 +39,7 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     ] = "float64"
     threads: Annotated[int, Meta(ge=1, le=256, description="of the worker's arithmetic")] = 1
     max_batch_size: Annotated[Rows, Meta(description="rows")] = 64
-    batch_sizes: Annotated[dict[str, Rows], Meta(description="of single operations, rows")] = {}
+    batch_sizes: Annotated[dict[str, Rows], Meta(description="of single operations, rows")] = msgspec.field(default_factory=dict)
     max_queue_delay_us: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     max_queue_size: Annotated[int, Meta(ge=1, le=100_000, description="per priority")] = 256
     default_timeout_us: Annotated[int, Meta(ge=0, description="0: none")] = 0
@@ -105,4 +106,3 @@ class WorkerJob(Settings, frozen=True, kw_only=True):
     def where(self) -> str:
         """Its table in the configuration."""
         return f"inference.models.{self.name}"
-

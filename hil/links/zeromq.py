@@ -280,8 +280,8 @@ class BusClient:
                 if reply.seq == self._seq:
                     return reply, found
         raise LinkError(
-            f"{self._service} at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is it "
-            "running?"
+            f"{self._service} at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is "
+            "it running?"
         )
 
     def send(

@@ -91,7 +91,8 @@ class Operation:
         if len(found) != len(self.inputs):
             names = ", ".join(f.name for f in self.inputs)
             raise InputError(f"{self.name}: expected {names}, found {len(found)} arrays")
-        rows, free = 1, {}
+        rows = 1
+        free: dict[str, int] = {}
         for wanted, (shape, kind) in zip(self.inputs, found, strict=True):
             if len(shape) != len(wanted.shape) + 1 or shape[0] < 1:
                 raise self._misfit(wanted, shape)
@@ -114,9 +115,7 @@ class Operation:
 
     def _misfit(self, wanted: Field, found: tuple[int, ...], rows: str = "") -> InputError:
         shape = ", ".join(map(str, ("rows", *wanted.shape)))
-        return InputError(
-            f"{self.name}: {wanted.name}: expected ({shape}){rows}, found {found}"
-        )
+        return InputError(f"{self.name}: {wanted.name}: expected ({shape}){rows}, found {found}")
 
     def places(self, asked: Asked, itemsize: int) -> tuple[list[Place], list[Place], int]:
         """Return where inputs and outputs lie in one buffer, and how many bytes that is."""
