@@ -39,7 +39,9 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     ] = "float64"
     threads: Annotated[int, Meta(ge=1, le=256, description="of the worker's arithmetic")] = 1
     max_batch_size: Annotated[Rows, Meta(description="rows")] = 64
-    batch_sizes: Annotated[dict[str, Rows], Meta(description="of single operations, rows")] = msgspec.field(default_factory=dict)
+    batch_sizes: Annotated[dict[str, Rows], Meta(description="of single operations, rows")] = (
+        msgspec.field(default_factory=dict)
+    )
     max_queue_delay_us: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     max_queue_size: Annotated[int, Meta(ge=1, le=100_000, description="per priority")] = 256
     default_timeout_us: Annotated[int, Meta(ge=0, description="0: none")] = 0

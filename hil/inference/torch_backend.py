@@ -58,7 +58,7 @@ class TorchBackend:
             self._acceleration = _mechanical(inner, self._device, inner_type)
         else:
             raise ConfigError(
-                f"{where}: {type(inner).__name__} is computed with device cpu and dtype float64 only"
+                f"{where}: {type(inner).__name__} is computed with device cpu, dtype float64 only"
             )
         self._fixed = self._device.type == "cuda" if fixed is None else fixed
         self._shapes: dict[Any, FixedShape] = {}
@@ -84,7 +84,9 @@ class TorchBackend:
         shape = self._shapes.get(key)
         if shape is None:
             grads = operation.name == "linearise"
-            shape = self._shapes[key] = FixedShape(function, inputs, padded(rows), self._device, grads)
+            shape = self._shapes[key] = FixedShape(
+                function, inputs, padded(rows), self._device, grads
+            )
         return shape.run(inputs)
 
     def _linearise(self, x: Tensor, u: Tensor) -> Sequence[Tensor]:
@@ -201,7 +203,9 @@ def _features(settings: FnodeSettings, device: Any) -> Acceleration:
     """Return what makes the unscaled inputs of the network, (n, width)."""
     at = layout(settings)
     turning = dict(zip(at.angles, at.sines, strict=True))
-    order = sorted([*turning.items(), *zip(at.positions, at.plain, strict=True)], key=lambda p: p[1])
+    order = sorted(
+        [*turning.items(), *zip(at.positions, at.plain, strict=True)], key=lambda p: p[1]
+    )
 
     def found(x: Tensor, u: Tensor) -> Tensor:
         columns = []
@@ -235,7 +239,10 @@ def _mechanical(model: MechanicalModel, device: Any, inner: Any) -> Acceleration
     w, settings, features = model.weights, model.settings, _features(model.settings, device)
     at, nq = layout(settings), settings.nq
     positions = slice(0, at.velocities)
-    mean, scale = _tensor(w.input_mean[positions], device), _tensor(w.input_scale[positions], device)
+    mean, scale = (
+        _tensor(w.input_mean[positions], device),
+        _tensor(w.input_scale[positions], device),
+    )
     of_v, of_u = w.input_scale[at.velocities : at.inputs], w.input_scale[at.inputs :]
     gain = 1.0 / terms(of_v[None], of_u[None])[0]  # (T,)
     layers = [(_tensor(a, device, inner).T, _tensor(b, device, inner)) for a, b in w.hidden]

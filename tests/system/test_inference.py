@@ -89,7 +89,9 @@ def counts(client: InferenceClient) -> said.Counts:
     return model_of(client.describe(), "fnode").counts
 
 
-def collect(client: InferenceClient, seqs: set[int], seconds: float = 60.0) -> dict[int, said.Answer]:
+def collect(
+    client: InferenceClient, seqs: set[int], seconds: float = 60.0
+) -> dict[int, said.Answer]:
     """Return the answer to every request; fails where one has none or two."""
     found: dict[int, said.Answer] = {}
     end = time.monotonic() + seconds
@@ -117,9 +119,7 @@ def test_answers_are_those_of_the_model_and_come_in_batches(stored: Path) -> Non
         plan = random.normal(size=(3, 5, 1))
         (states,) = results(client.ask("fnode", "rollout", X, plan, np.array([0.02])))
         weights = [np.ones((1, 4)), np.ones((1, 4)), np.ones((1, 1)), np.eye(4)[None]]
-        (cost,) = results(
-            client.ask("fnode", "rollout_cost", X, plan, np.array([0.02]), *weights)
-        )
+        (cost,) = results(client.ask("fnode", "rollout_cost", X, plan, np.array([0.02]), *weights))
         path = np.concatenate([np.broadcast_to(X, (3, 4))[:, None], states], axis=1)
         expected = ((path - 1) ** 2).sum((1, 2)) + (plan**2).sum((1, 2))
         np.testing.assert_allclose(cost, expected, rtol=1e-12)
@@ -202,9 +202,10 @@ def test_a_batch_that_takes_too_long_ends_as_failed(stored: Path) -> None:
 def test_overload_is_answered_and_control_goes_first(stored: Path) -> None:
     """Far more than can be computed: every request has one answer, a late one is not computed."""
     limits = {"max_queue_size": 16, "max_batch_size": 8}
-    with serving(config(stored, **limits)) as client, contextlib.closing(
-        InferenceClient(ADDRESS)
-    ) as flood:
+    with (
+        serving(config(stored, **limits)) as client,
+        contextlib.closing(InferenceClient(ADDRESS)) as flood,
+    ):
         plan, dt = np.zeros((8, 40, 1)), np.array([0.01])
         seqs, end = set(), time.monotonic() + 2.0
         answers: dict[int, said.Answer] = {}

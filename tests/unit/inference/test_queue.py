@@ -140,7 +140,7 @@ def test_what_a_worker_died_of_is_computed_alone() -> None:
 
 def test_nothing_is_lost_or_doubled_and_memory_is_bounded() -> None:
     """Random traffic, far more than is taken: each request comes out once, one way."""
-    chance = random.Random(1)  # noqa: S311 - not for secrets
+    chance = random.Random(1)
     q, now, out, refused, offers = queue(size=3, delay=20, most=50), 0, [], 0, 0
     for _ in range(5000):
         now += chance.randrange(10)
