@@ -23,7 +23,7 @@ class SwapSettings(Settings, frozen=True, kw_only=True):
 
     batches: Annotated[int, Meta(ge=0, le=100_000, description="to compare; 0: none")] = 20
     deviation: Annotated[Share, Meta(description="largest relative rms of any output")] = 0.1
-    slowdown: Annotated[Share, Meta(description="time over that of the present model")] = 2.0
+    slowdown: Annotated[Share, Meta(description="time over that of the present model")] = 3.0
     patience: Annotated[float, Meta(gt=0, le=86400, description="for those batches, s")] = 60.0
 
 

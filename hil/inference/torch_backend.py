@@ -151,7 +151,7 @@ class FixedShape:
         shapes = [(rows, *array.shape[1:]) for array in example]
         self._host = [torch.zeros(shape, pin_memory=on_cuda) for shape in shapes]
         self._inputs = [torch.zeros(shape, device=device) for shape in shapes]
-        self._call = lambda: self._compute(function, grads)
+        self._call: Callable[[], list[Tensor]] = lambda: self._compute(function, grads)
         self._graph: Any = None
         for host, array in zip(self._host, example, strict=True):
             host.numpy()[: len(array)] = array

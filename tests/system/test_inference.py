@@ -65,9 +65,13 @@ def serving(found: Config) -> Iterator[InferenceClient]:
     end, ready = threading.Event(), threading.Event()
     ended: list[object] = []
 
+    def tell(line: str) -> None:
+        if "ctrl-C" in line:
+            ready.set()
+
     def run() -> None:
         try:
-            ended.append(infer.serve_until(found, end, lambda s: "ctrl-C" in s and ready.set()))
+            ended.append(infer.serve_until(found, end, tell))
         except BaseException as error:  # noqa: BLE001 - told below
             ended.append(error)
         ready.set()
@@ -262,7 +266,7 @@ def other(gain: float, tmp_path: Path) -> Path:
 
 def test_a_swap_under_load_loses_nothing(stored: Path, tmp_path: Path) -> None:
     near, far = other(1.01, tmp_path), other(3.0, tmp_path)
-    found = config(stored, max_queue_size=5000)
+    found = config(stored, max_queue_size=5000, swap={"slowdown": 1e6})
     with serving(found) as client:
         flowing, versions, stop = [0], set(), threading.Event()
 
@@ -331,7 +335,7 @@ def test_a_remote_model_plans_as_the_model_does_and_a_miss_is_no_plan(stored: Pa
                     )
                 ).all()
                 assert hurried.misses == 3
-                there._dynamics = hurried  # type: ignore[attr-defined]
+                there._dynamics = hurried
                 there.reset()
                 assert there.solve(X[0], np.zeros(4)).status is SolutionStatus.FAILED
             finally:

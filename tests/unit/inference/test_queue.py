@@ -195,7 +195,7 @@ def test_one_row_counts_for_all_and_free_sizes_agree() -> None:
 
 
 def shadow(**rule: float) -> Shadow:
-    return Shadow(SwapSettings(batches=2, **rule), until_ns=100)  # type: ignore[arg-type]
+    return Shadow(SwapSettings(batches=2, **rule), until_ns=100)
 
 
 def test_a_shadow_run_decides_by_its_rule() -> None:
