@@ -366,6 +366,42 @@ def sweep(
 
 
 @cli.command()
+@CONFIG
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a value of the configuration; may be repeated.",
+)
+@click.option("--status", is_flag=True, help="Show how the process that serves CONFIG is instead.")
+@click.option(
+    "--swap",
+    metavar="MODEL=PATH",
+    help="Have the process that serves CONFIG try a stored model in a shadow run, and take it.",
+)
+@json_option
+def infer(
+    config: Path, settings: tuple[str, ...], status: bool, swap: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Serve models of the store, in batches and within deadlines, until ctrl-C.
+
+    Example: hil infer configs/inference.toml
+    """
+    from hil.services import infer as service
+
+    found = resolved(config, False, False, settings)
+    if swap is not None:
+        outcome = service.swap(found, swap, say)
+        result(as_json, outcome, service.swap_summary(outcome))
+        if outcome.state != "accepted":
+            raise click.exceptions.Exit(1)
+        return
+    report = service.status(found) if status else service.serve(found, say)
+    result(as_json, report, service.summary(report))
+
+
+@cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @json_option
 def plot(run: Path, as_json: bool) -> None:

@@ -58,6 +58,7 @@ class Config(Settings, frozen=True, kw_only=True):
     bench: Table | None = None
     loop: Table = {}
     mirror: Table = {}
+    inference: Table = {}
     recording: Table = {}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,10 +48,12 @@ class Address:
     """Where a mirror is: `ipc` sockets in the runtime directory, or three TCP ports.
 
     where: "ipc", or "tcp://host:port" (command; status and telemetry are the next two).
+    service: what answers there, by its table in a configuration.
     """
 
     where: str
     name: str
+    service: str = "mirror"
 
     def endpoint(self, socket: Socket) -> str:
         """Return the ZeroMQ endpoint of one socket; raises ConfigError."""
@@ -63,7 +67,7 @@ class Address:
         host, _, port = self.where.rpartition(":")
         if not re.fullmatch(r"tcp://.+", host) or not port.isdigit() or int(port) > 65533:
             raise ConfigError(
-                f"mirror.address: {self.where!r}: expected 'ipc' or 'tcp://host:port'"
+                f"{self.service}.address: {self.where!r}: expected 'ipc' or 'tcp://host:port'"
             )
         return f"{host}:{int(port) + SOCKETS.index(socket)}"
 
@@ -123,13 +127,13 @@ class _Roles:
         return key in self.roles
 
 
-def receive_frames(socket: zmq.Socket[bytes]) -> list[bytes]:
+def receive_frames(socket: zmq.Socket[bytes], flags: int = 0) -> list[bytes]:
     """Return the frames of one message; raises zmq.Again when none comes in time.
 
     A frame itself knows whether another one follows: `recv_multipart` asks the socket, which
     takes twice as long as to receive.
     """
-    frame = socket.recv(copy=False)
+    frame = socket.recv(flags, copy=False)
     found = [frame.bytes]
     while frame.more:
         frame = socket.recv(copy=False)
@@ -146,9 +150,9 @@ class BusServer:
     def __init__(self, address: Address, keys: Keys | None = None) -> None:
         if keys is None and not address.is_local:
             raise ConfigError(
-                f"mirror.address: {address.where} can be reached from other machines and no keys "
-                "are given; bind to tcp://127.0.0.1:PORT or ipc, or make keys with `hil keys` and "
-                "set mirror.keys"
+                f"{address.service}.address: {address.where} can be reached from other machines "
+                "and no keys are given; bind to tcp://127.0.0.1:PORT or ipc, or make keys with "
+                f"`hil keys` and set {address.service}.keys"
             )
         self.address = address
         self._roles = keys.roles() if keys else None
@@ -183,7 +187,9 @@ class BusServer:
         try:
             bound.bind(endpoint)
         except zmq.ZMQError as error:
-            raise ConfigError(f"mirror.address: {endpoint} cannot be bound: {error}") from None
+            raise ConfigError(
+                f"{self.address.service}.address: {endpoint} cannot be bound: {error}"
+            ) from None
         return bound
 
     def watched(self) -> bool:
@@ -197,21 +203,22 @@ class BusServer:
         """Send telemetry."""
         self._telemetry.send_multipart(frames)
 
-    def receive(self) -> tuple[bytes, list[bytes], Role]:
+    def receive(self, *, wait: bool = True) -> tuple[bytes, list[bytes], Role]:
         """Return the next command: its sender, its frames, and what the sender may do.
 
-        Without keys everybody may do everything. Raises TimeoutError after IDLE_MS.
+        Without keys everybody may do everything. Raises TimeoutError after IDLE_MS, or at
+        once where none is to be waited for.
         """
         try:
-            return self._receive()
+            return self._receive(0 if wait else zmq.NOBLOCK)
         except zmq.Again:
             raise TimeoutError from None
 
-    def _receive(self) -> tuple[bytes, list[bytes], Role]:
+    def _receive(self, flags: int) -> tuple[bytes, list[bytes], Role]:
         if self._roles is None:
-            sender, *frames = receive_frames(self.command)
+            sender, *frames = receive_frames(self.command, flags)
             return sender, frames, "admin"
-        peer, *seen = self.command.recv_multipart(copy=False)
+        peer, *seen = self.command.recv_multipart(flags, copy=False)
         user = str(seen[0].get("User-Id")).encode() if seen else b""
         role = self._roles.get(user, "observe")
         return bytes(peer.buffer), [bytes(frame.buffer) for frame in seen], role
@@ -235,13 +242,14 @@ class BusClient:
         name: str = "client",
     ) -> None:
         self.endpoint = address.endpoint(socket)
+        self._service = address.service
         self._decoder = msgspec.msgpack.Decoder(replies)
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.identity = f"{name}-{uuid.uuid4().hex[:8]}".encode()
         self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_MAX)
-        self._socket.rcvtimeo = LISTEN_MS
+        self._socket.rcvtimeo = self._wait = LISTEN_MS
         if keys is not None:
             self._socket.curve_publickey, self._socket.curve_secretkey = keys.secret("client")
             self._socket.curve_serverkey = keys.mirror_public()
@@ -258,33 +266,55 @@ class BusClient:
         mirror answers from memory. Raises LinkError naming the mirror when it is silent
         or disconnects.
         """
-        self._seq += 1
-        now = time.time_ns()
-        request = kind(seq=self._seq, t_ns=now, deadline_ns=now + int(timeout * 1e9), **fields)
-        frames = pack(request, *arrays)
-        name = str(kind.__struct_config__.tag)
+        frames, name = self._frames(kind, arrays, timeout, fields), str(kind.__struct_config__.tag)
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
             self._socket.send_multipart(frames, copy=True)
             resend = time.monotonic() + min(left, RESEND_S)
-            while time.monotonic() < resend:
+            while (left := resend - time.monotonic()) > 0:
                 try:
-                    got = receive_frames(self._socket)
-                except zmq.Again:
+                    reply, found = self.receive(left)
+                except TimeoutError:
                     self._look_for_mirror(name)
                     continue
-                reply, found = unpack(self._decoder, got)
                 if reply.seq == self._seq:
                     return reply, found
         raise LinkError(
-            f"mirror at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is it running?"
+            f"{self._service} at {self.endpoint}: no answer to {name!r} within {timeout:g} s; is "
+            "it running?"
         )
+
+    def send(
+        self, kind: type[Request], *arrays: AnyArray, timeout: float = 5.0, **fields: Any
+    ) -> int:
+        """Send a request once and return its `seq`; `receive` brings answers in any order."""
+        self._socket.send_multipart(self._frames(kind, arrays, timeout, fields), copy=True)
+        return self._seq
+
+    def receive(self, timeout: float) -> tuple[Any, list[AnyArray]]:
+        """Return the next reply and its arrays; raises TimeoutError after at most LISTEN_MS."""
+        wait = min(LISTEN_MS, max(1, math.ceil(timeout * 1e3)))
+        if wait != self._wait:
+            self._socket.rcvtimeo = self._wait = wait
+        try:
+            frames = receive_frames(self._socket)
+        except zmq.Again:
+            raise TimeoutError from None
+        return unpack(self._decoder, frames)
+
+    def _frames(
+        self, kind: type[Request], arrays: Sequence[AnyArray], timeout: float, fields: Any
+    ) -> list[bytes | memoryview]:
+        self._seq += 1
+        now = time.time_ns()
+        request = kind(seq=self._seq, t_ns=now, deadline_ns=now + int(timeout * 1e9), **fields)
+        return pack(request, *arrays)
 
     def _look_for_mirror(self, name: str) -> None:
         if self._monitor.poll(0):
             self._monitor.recv_multipart()
             raise LinkError(
-                f"mirror at {self.endpoint}: gone during {name!r}; is it still running?"
+                f"{self._service} at {self.endpoint}: gone during {name!r}; is it still running?"
             )
 
     def close(self) -> None:

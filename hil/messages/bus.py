@@ -38,10 +38,13 @@ class ArrayRef(BusStruct, tag="array", frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, array: AnyArray) -> ArrayRef:
-        """Return the description of `array`; raises TypeError for other types."""
-        return msgspec.convert(
-            {"type": "array", "dtype": array.dtype.str, "shape": array.shape}, cls
-        )
+        """Return the description of `array`; raises ValidationError for other types."""
+        return _described(array.dtype.str, array.shape)
+
+
+@functools.lru_cache(maxsize=1024)
+def _described(dtype: str, shape: tuple[int, ...]) -> ArrayRef:
+    return msgspec.convert({"type": "array", "dtype": dtype, "shape": shape}, ArrayRef)
 
 
 class Request(BusStruct, frozen=True, kw_only=True):
@@ -353,8 +356,10 @@ def unpack(
     except (msgspec.DecodeError, RecursionError) as error:
         raise LinkError(f"bus message refused: {error}") from None
     kind: type[BusStruct] = type(message)
-    found = (getattr(message, name) for name in _array_fields(kind))
-    refs = [ref for ref in found if ref is not None]
+    refs: list[ArrayRef] = []
+    for name in _array_fields(kind):
+        found = getattr(message, name)
+        refs += found if isinstance(found, tuple) else [found] * (found is not None)
     if len(refs) != len(frames) - 1:
         raise LinkError(
             f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
@@ -369,20 +374,26 @@ def _array_fields(kind: type[BusStruct]) -> tuple[str, ...]:
     return tuple(
         name
         for name in kind.__struct_fields__
-        if hints[name] is ArrayRef or ArrayRef in get_args(hints[name])  # one that may be None
+        if hints[name] is ArrayRef or ArrayRef in get_args(hints[name])  # may be None, or many
     )
 
 
 def _array(ref: ArrayRef, frame: bytes) -> AnyArray:
-    if len(ref.shape) > 4 or any(n < 0 for n in ref.shape):
-        raise LinkError(f"bus array of shape {ref.shape} refused")
-    size = math.prod(ref.shape) * np.dtype(ref.dtype).itemsize
+    size = _size(ref.dtype, ref.shape)
     if size > ARRAY_BYTES_MAX or size != len(frame):
         raise LinkError(
             f"bus array of shape {ref.shape} needs {size} bytes, {len(frame)} sent, "
             f"{ARRAY_BYTES_MAX} allowed"
         )
-    return np.frombuffer(frame, dtype=ref.dtype).reshape(ref.shape)
+    return np.ndarray(ref.shape, ref.dtype, frame)
+
+
+@functools.lru_cache(maxsize=1024)
+def _size(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes an array needs."""
+    if len(shape) > 4 or any(n < 0 for n in shape):
+        raise LinkError(f"bus array of shape {shape} refused")
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def telemetry(topic: str, values: dict[str, Any], t_ns: int) -> list[bytes]:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ import msgspec
 
 from hil import errors
 from hil.config import Config, build
-from hil.errors import HilError, LeaseError, LinkError, RunError
-from hil.links.zeromq import Address, runtime_directory
+from hil.errors import HilError, LinkError, RunError
+from hil.links.zeromq import runtime_directory
 from hil.messages import bus
 from hil.rigs.base import AbstractBoard
 from hil.rigs.session import enquire
+from hil.services.lock import hold
 from hil.services.mirror import Mirror, bus_address
 
 START_S = 60.0  # for a mirror to be ready: the firmware may have to be compiled first
@@ -49,7 +50,14 @@ def serve(job: MirrorJob, until: threading.Event, ready: Callable[[Mirror], None
     config = job.config
     address, _, _ = bus_address(config)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_lock(address))
+        stack.enter_context(
+            hold(
+                _lock_file(address.name),
+                address.where,
+                f"rig {address.name}: another mirror owns it already (`hil status`); end that "
+                "one first",
+            )
+        )
         port = ""
         if config.board is not None:
             board: AbstractBoard = build(
@@ -64,24 +72,6 @@ def serve(job: MirrorJob, until: threading.Event, ready: Callable[[Mirror], None
             port = stack.enter_context(board)
         mirror = Mirror(config, port)
         mirror.serve(until, lambda: ready(mirror))
-
-
-@contextlib.contextmanager
-def _lock(address: Address) -> Iterator[None]:
-    """Hold the rig's lock file; the system lets go of it however this process ends."""
-    path = _lock_file(address.name)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LeaseError(
-                f"rig {address.name}: another mirror owns it already (`hil status`); end that "
-                "one first"
-            ) from None
-        file.truncate(0)
-        file.write(address.where)
-        file.flush()
-        yield
 
 
 def _lock_file(name: str) -> Path:

@@ -1,0 +1,1 @@
+"""Serving models: batches, deadlines, a process that computes, and clients."""
