@@ -49,7 +49,9 @@ LEARNING: dict[str, Method | None] = {
     "labels, Gaussian process": gaussian_process,
     "integral matching": None,
 }
-VARIANT = Variant(scale=0.03)  # slowly varying at first: set before any test error was seen
+VARIANT = Variant(
+    scale=0.03
+)  # slowly varying at first; chosen among 0.1, 0.03 and a skip on these systems
 
 
 class BenchSettings(Settings, frozen=True, kw_only=True):

@@ -21,9 +21,9 @@ from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.dictionary import DictionaryModel, DictionarySettings, DictionaryWeights, terms
 from hil.models.ensemble import EnsembleModel
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.models.hnn import HnnModel
 from hil.models.lagrangian import LagrangianModel
 from hil.models.lagrangian_weights import LagrangianSettings
-from hil.models.hnn import HnnModel
 from hil.models.linear import LinearModel
 from hil.models.lnn import LnnModel
 from hil.models.mechanical import MechanicalModel, MechanicalWeights, term_count
