@@ -473,7 +473,9 @@ def bench(
 
     fnode: learned dynamics of eight systems. symo: discrete Lagrangians from poses.
     differentiation: accelerations from noisy poses. friction: one network for a slider-crank
-    over a range of its dry friction. Example: hil bench fnode --set preset=quick
+    over a range of its dry friction.
+
+    Example: hil bench fnode --set preset=quick
     """
     from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
