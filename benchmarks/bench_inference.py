@@ -4,7 +4,8 @@
     python benchmarks/bench_inference.py --overload [--seconds 60] [--json]
 
 One FNODE 5 → 256 → 256 → 2, value and Jacobian (`linearise`). Bare: the model in this process,
-one thread. Ours: `hil infer` over ipc, one client, one request after the other, of one point;
+one thread. Ours: `hil infer` over ipc, one client, one request after the other, of one point,
+with what `[inference.realtime]` asks for (--priority, CPUs kept awake) and without;
 then 64 clients at once (8 processes with 8 connections each, a request on its way on each), each
 request the 50 points of a horizon, and beside it one point each. Their throughput is given as a
 share of the bare model on batches of as many points, measured before and after in this run. The
@@ -44,6 +45,7 @@ from hil.links.zeromq import Address
 from hil.messages import inference as said
 from hil.models import store
 from hil.models.fnode import Domain, FnodeModel, FnodeSettings, FnodeWeights, layout
+from hil.realtime import RealTime, RealTimeSettings
 from hil.types import Array
 
 THREADS = "OPENBLAS_NUM_THREADS"
@@ -416,12 +418,21 @@ def overload(model: Path, seconds: float, console: Console) -> dict[str, Any]:
 # -- all -------------------------------------------------------------------------------------
 
 
-def measure(model: FnodeModel, path: Path, seconds: float, console: Console) -> dict[str, Any]:
+def measure(
+    model: FnodeModel, path: Path, seconds: float, priority: int, console: Console
+) -> dict[str, Any]:
     """Return every figure."""
     report: dict[str, Any] = {"bare": {}, "ours": {}, "others": {}}
-    with served(path):
+    wanted = ("timer_slack=1", "freeze_gc=true", "awake=true", f"priority={priority}")
+    with served(path, *(f"inference.realtime.{wish}" for wish in wanted)):
         console.print("one client")
-        report["ours"]["single"] = single(seconds)
+        wishes = RealTimeSettings(priority=priority, timer_slack=1, awake=True, freeze_gc=True)
+        with RealTime(wishes) as realtime:
+            report["ours"]["single"] = single(seconds)
+        report["realtime"] = [answer.line for answer in realtime.answers]
+    with served(path):
+        console.print("one client, no priority")
+        report["ours"]["single, no priority"] = single(seconds)
         for name, rows in (
             ("64 clients, a horizon each", HORIZON),
             ("64 clients, a point each", 1),
@@ -465,13 +476,15 @@ def show(report: dict[str, Any], console: Console) -> None:
     table = Table(title="FNODE 5 → 256 → 256 → 2, value and Jacobian")
     for heading in ("case", "method", "p50 µs", "p99 µs", "points/s", "of bare"):
         table.add_column(heading, justify="right")
-    mine = report["ours"]["single"]
-    table.add_row("one client", "hil", f"{mine['p50_us']:.0f}", f"{mine['p99_us']:.0f}", "", "")
+    for case in ("single", "single, no priority"):
+        mine = report["ours"][case]
+        name = case.replace("single", "one client")
+        table.add_row(name, "hil", f"{mine['p50_us']:.0f}", f"{mine['p99_us']:.0f}", "", "")
     for name, found in report["others"].items():
         one = found["single"]
         table.add_row("one client", name, f"{one['p50_us']:.0f}", f"{one['p99_us']:.0f}", "", "")
     for case, found in report["ours"].items():
-        if case != "single":
+        if not case.startswith("single"):
             table.add_row(
                 case, "hil", f"{found['p50_us']:.0f}", f"{found['p99_us']:.0f}",
                 f"{found['points_per_s']:.0f}", f"{100 * found['share_of_bare']:.0f} %",
@@ -506,6 +519,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end stdout with one JSON object")
     parser.add_argument("--seconds", type=float, help="of each case; 5, of --overload 60")
     parser.add_argument("--overload", action="store_true", help="flood it instead")
+    parser.add_argument("--priority", type=int, default=20, help="of the case with one client")
     parser.add_argument("--plot", type=Path, help="draw throughput against the size of a request")
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json)
@@ -519,7 +533,7 @@ def main() -> None:
             report = overload(path, arguments.seconds or 60.0, console)
             console.print_json(json.dumps(report))
         else:
-            report = measure(model, path, arguments.seconds or 5.0, console)
+            report = measure(model, path, arguments.seconds or 5.0, arguments.priority, console)
             show(report, console)
             if arguments.plot:
                 draw(report, arguments.plot)

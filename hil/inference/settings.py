@@ -12,6 +12,7 @@ from hil.config import Config, Settings, Table, check
 from hil.errors import ConfigError
 from hil.inference.queue import QueueLimits
 from hil.links.zeromq import Address, Keys
+from hil.realtime import RealTimeSettings
 
 Rows = Annotated[int, Meta(ge=1, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0)]
@@ -76,6 +77,7 @@ class InferenceSettings(Settings, frozen=True, kw_only=True):
     metrics: Annotated[
         int, Meta(ge=0, le=65535, description="port on 127.0.0.1 for Prometheus; 0: none")
     ] = 0
+    realtime: RealTimeSettings = RealTimeSettings()  # of the front and of its workers
 
 
 def inference_settings(config: Config) -> tuple[Address, Keys | None, InferenceSettings]:

@@ -16,6 +16,7 @@ from hil.inference.metrics import metrics
 from hil.inference.settings import inference_settings
 from hil.links.zeromq import runtime_directory
 from hil.messages.inference import Described, SwapReport
+from hil.realtime import RealTime
 from hil.services.lock import hold
 
 Say = Callable[[str], None]
@@ -51,6 +52,8 @@ def serve_until(config: Config, end: threading.Event, say: Say) -> Described:
                 f"inference {config.name}: another process serves it already; end that one first",
             )
         )
+        for answer in stack.enter_context(RealTime(front.settings.realtime)).answers:
+            say(answer.line)
         if front.settings.metrics:
             stack.enter_context(metrics(front, front.settings.metrics))
             say(f"metrics: http://127.0.0.1:{front.settings.metrics}/metrics")
