@@ -28,6 +28,8 @@ from hil.messages import bus
 from hil.messages import inference as said
 from hil.types import AnyArray
 
+EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+FINE_S = 0.01  # shorter waits are to end in time
 LOOK_S = 0.05  # longest wait before the end is looked for
 AT_ONCE = 64  # messages taken in before the workers are heard again
 NEEDED: dict[type[bus.Request], bus.Role] = {
@@ -55,6 +57,8 @@ class Front:
         self._decoder = msgspec.msgpack.Decoder(said.InferenceRequest)
         self._epoll = select.epoll()
         self._server: BusServer | None = None
+        self._router = -1  # descriptor that tells of messages
+        self._touched = False  # the socket was used since it was found to have no message
 
     def serve(
         self,
@@ -70,9 +74,9 @@ class Front:
             for name, settings in self.settings.models.items():
                 self.lanes[name] = Lane(name, settings, self)
             while not all(lane.ready for lane in self.lanes.values()):
-                self._wait()
+                heard = self._wait()
                 for lane in self.lanes.values():
-                    lane.step(time.monotonic_ns())
+                    lane.step(time.monotonic_ns(), heard)
                     lane.check_started()
                 if until.is_set():
                     ending()
@@ -80,7 +84,9 @@ class Front:
             self._server = BusServer(self.address, self._keys)
             # Who has gone is to be noticed, and counted.
             self._server.command.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            self._epoll.register(self._descriptor(), select.EPOLLIN)
+            self._router = self._descriptor()
+            self._epoll.register(self._router, select.EPOLLIN)
+            self._touched = True
             ready()
             while not until.is_set():
                 self._turn()
@@ -111,35 +117,42 @@ class Front:
     # -- one turn -------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        for _ in range(AT_ONCE):
-            if not self._has_message():
-                break
+        ready = self._wait()
+        if self._router in ready or self._touched:
             self._take_in()
         now = time.monotonic_ns()
         for lane in self.lanes.values():
-            lane.step(now)
-        # Reading and sending both may use up the signal of messages: look again.
-        if not self._has_message():
-            self._wait()
+            lane.step(now, ready)
+
+    def _take_in(self) -> None:
+        for _ in range(AT_ONCE):
+            if not self._has_message():
+                self._touched = False
+                return
+            self._touched = True
+            assert self._server is not None
+            with contextlib.suppress(TimeoutError):
+                self._accept(*self._server.receive(wait=False))
 
     def _has_message(self) -> bool:
         assert self._server is not None
-        return bool(cast(int, self._server.command.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(cast(int, self._server.command.getsockopt(EVENTS)) & POLLIN)
 
-    def _wait(self) -> None:
+    def _wait(self) -> set[int]:
+        """Return the descriptors on which something is to be heard."""
         due = min((lane.next_ns() for lane in self.lanes.values()), default=NEVER)
         seconds = min(max(due - time.monotonic_ns(), 0) * 1e-9, LOOK_S)
-        # `epoll` counts in ms; `select` on it in us.
-        select.select([self._epoll], [], [], seconds)
+        # Reading and sending both may use up the signal of a message: look for one.
+        if self._touched and self._has_message():
+            seconds = 0.0
+        elif seconds < FINE_S:  # `epoll` counts in ms; `select` on it in us
+            select.select([self._epoll], [], [], seconds)
+            seconds = 0.0
+        return {descriptor for descriptor, _ in self._epoll.poll(seconds)}
 
     def _descriptor(self) -> int:
         assert self._server is not None
         return cast(int, self._server.command.getsockopt(zmq.FD))
-
-    def _take_in(self) -> None:
-        assert self._server is not None
-        with contextlib.suppress(TimeoutError):
-            self._accept(*self._server.receive(wait=False))
 
     def watch(self, descriptor: int) -> None:
         """Listen to a worker, until it is closed."""
@@ -279,6 +292,7 @@ class Front:
         tally: Tally | None = None,
     ) -> None:
         assert self._server is not None
+        self._touched = True
         try:
             frames = [sender, *bus.pack(reply, *arrays)]
             self._server.command.send_multipart(frames, zmq.NOBLOCK, copy=True)

@@ -16,7 +16,7 @@ from hil import errors
 from hil.errors import HilError, RunError
 from hil.inference.channel import Finished, NoStart, Ready
 from hil.inference.process import Batch, WorkerProcess
-from hil.inference.queue import BatchQueue, Pending
+from hil.inference.queue import NEVER, BatchQueue, Pending
 from hil.inference.settings import ModelSettings
 from hil.inference.shadow import Shadow
 from hil.messages.inference import SwapReport
@@ -24,6 +24,7 @@ from hil.models.operation import Operation
 from hil.types import AnyArray
 
 ATTEMPTS = 2  # to compute a request that ends in a worker's death
+WATCH_NS = 10_000_000  # between two looks at what takes too long
 RETRY_NS = 2_000_000_000  # between two starts of a worker that does not get ready
 
 
@@ -57,7 +58,7 @@ class Lane:
         self.operations: dict[str, Operation] = {}
         self._desk = desk
         self._worker: WorkerProcess | None = None
-        self._next_start = 0
+        self._next_start = self._next_watch = 0
         self._candidate: WorkerProcess | None = None
         self._shadow: Shadow | None = None
         self._compared: tuple[list[AnyArray], int] | None = None  # the present's answer, its time
@@ -87,14 +88,11 @@ class Lane:
             raise self._refused
 
     def next_ns(self) -> int:
-        """Return when `step` has something to do by itself, or NEVER."""
-        found = self.queue.next_ns() if self._can_take() else self.queue.late_ns()
-        for worker in (self._worker, self._candidate):
-            if worker is not None and worker.batches:
-                found = min(found, self._stalled_ns(worker))
-            elif worker is not None and worker.ready is None:
-                found = min(found, worker.started_ns + self._ns(self.settings.start))
-        return min(found, self._next_start) if self._worker is None else found
+        """Return when `step` has something to do by itself, or NEVER; what takes long apart."""
+        found = NEVER
+        if len(self.queue):
+            found = self.queue.next_ns() if self._can_take() else self.queue.late_ns()
+        return found if self._worker is not None else min(found, self._next_start)
 
     def swap(self, path: str) -> str:
         """Begin to try another stored model; return why not, "" if it began."""
@@ -106,17 +104,27 @@ class Lane:
         self.swap_report = SwapReport(state="warming", path=path)
         return ""
 
-    def step(self, now: int) -> None:
-        """Hear the workers, answer what is late, send what is due, watch what takes too long."""
-        self._hear_worker(now)
-        self._hear_candidate(now)
-        for request in self.queue.expire(now):
-            self._desk.late(self, request)
-        self._decide(now)
+    def step(self, now: int, ready: set[int]) -> None:
+        """Hear the workers, answer what is late, send what is due, watch what takes too long.
+
+        ready: descriptors on which something is to be heard.
+        """
+        worker, candidate = self._worker, self._candidate
+        if worker is not None and worker.descriptor in ready:
+            self._hear_worker(now)
+        if candidate is not None:
+            if candidate.descriptor in ready:
+                self._hear_candidate(now)
+            self._decide(now)
+        if len(self.queue):
+            for request in self.queue.expire(now):
+                self._desk.late(self, request)
         if self._worker is None and now >= self._next_start:
             self._start(now)
         self._dispatch(now)
-        self._watch(now)
+        if now >= self._next_watch:
+            self._next_watch = now + WATCH_NS
+            self._watch(now)
 
     def close(self) -> None:
         """End the workers; what waits is answered "failed"."""
@@ -137,7 +145,7 @@ class Lane:
 
     def _make(self, settings: ModelSettings) -> WorkerProcess:
         worker = WorkerProcess(self.name, settings)
-        self._desk.watch(worker.channel.socket.fileno())
+        self._desk.watch(worker.descriptor)
         return worker
 
     def _hear_worker(self, now: int) -> None:
@@ -151,12 +159,15 @@ class Lane:
                 return
             if isinstance(said, Finished):
                 self._finished(worker, said, now)
+                if not worker.batches:
+                    return  # what else there may be, its end, is heard the next time
             elif isinstance(said, NoStart):
                 self._refused = _error(said)
                 self._died(worker, said.reason, now)
                 return
             else:
                 self.operations, self.trouble = worker.operations, ""
+                return
 
     def _finished(self, worker: WorkerProcess, said: Finished, now: int) -> None:
         batch = worker.finished()
@@ -184,6 +195,8 @@ class Lane:
 
     def _dispatch(self, now: int) -> None:
         worker = self._worker
+        if not len(self.queue):
+            return
         if self.swap_report.state == "accepted" and self._candidate is not None:
             return  # the next batch is the candidate's
         while worker is not None and worker.has_room:

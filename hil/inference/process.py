@@ -46,6 +46,7 @@ class WorkerProcess:
         self._decoder = msgspec.msgpack.Decoder(Said)
         self._free = list(range(SLOTS))
         self.channel, theirs = Channel.pair(settings.slot_bytes)
+        self.descriptor = self.channel.socket.fileno()
         try:
             descriptors = theirs.fileno(), self.channel.memory
             job = WorkerJob(name=name, model=settings, socket=descriptors[0], memory=descriptors[1])
