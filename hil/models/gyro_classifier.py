@@ -20,6 +20,7 @@ from hil.errors import ConfigError
 from hil.mechanics.gyro_adjoint import GyroAdjoint, Tape
 from hil.mechanics.gyro_geometry import GyroGeometrySettings, make_geometry
 from hil.mechanics.gyro_network import DRAG, GRAVITY, GyroNetwork, GyroParameters
+from hil.models.operation import Field, Operation
 from hil.models.store import read
 from hil.types import Array, IntArray
 
@@ -141,6 +142,17 @@ class GyroClassifier:
                 yield runner.forward(self.parameters, self.nudges(signals[k : k + CHUNK]))
         finally:
             runner.close()
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what a classifier can be asked for: one score per class of every signal."""
+        s = self.settings
+        signals = Field("signals", ("steps", s.channels))
+        scores = Field("scores", (s.classes,))
+
+        def run(given: Array) -> list[Array]:
+            return [self.scores(self.features(self.run(given)))]
+
+        return (Operation("scores", (signals,), (scores,), run, example=(("steps", 2),)),)
 
     def predict(self, signals: Array) -> IntArray:
         """Return the class of each signal (batch, steps, channels): (batch,)."""
