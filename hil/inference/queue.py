@@ -135,17 +135,18 @@ class BatchQueue:
     def take(self, now: int, *, full_only: bool = False) -> list[Pending]:
         """Return the batch to compute now, empty when none has closed.
 
-        full_only: only one that cannot grow. Late requests are to be expired before.
+        full_only: only one that cannot grow, and that nothing more urgent is to go before: what
+        is sent ahead must not keep the worker from it. Late requests are to be expired before.
         """
         self._drop_taken()
-        ready = [
-            key
-            for key in self._by_key
-            if (self._is_full(key) if full_only else self._closes(key) <= now)
-        ]
+        keys = sorted(self._by_key, key=lambda key: self._by_key[key][0][:3])
+        if full_only:
+            ready = [key for key in keys[:1] if self._is_full(key)]
+        else:
+            ready = [key for key in keys if self._closes(key) <= now]
         if not ready:
             return []
-        heap = self._by_key[min(ready, key=lambda key: self._by_key[key][0][:3])]
+        heap = self._by_key[ready[0]]
         batch: list[Pending] = []
         rows = nbytes = 0
         most = self._limits.rows(heap[0][3].operation.name)

@@ -127,6 +127,15 @@ def test_full_only_leaves_what_could_grow() -> None:
     assert len(q.take(0, full_only=True)) == 2
 
 
+def test_what_is_sent_ahead_does_not_keep_the_worker_from_what_is_urgent() -> None:
+    q = queue(size=2)
+    offered(q, *(request(priority=9) for _ in range(4)))
+    (urgent,) = offered(q, request(priority=1, operation=OTHER))
+    assert q.take(0, full_only=True) == []
+    assert q.take(0) == [urgent]
+    assert len(q.take(0, full_only=True)) == 2
+
+
 def test_what_a_worker_died_of_is_computed_alone() -> None:
     q = queue()
     suspect = request()
