@@ -15,6 +15,7 @@ from serial.tools import list_ports
 
 from hil.config import Config, build, check, environment, settings_of
 from hil.errors import HilError
+from hil.inference.settings import InferenceSettings
 from hil.links.serial import SerialLink
 from hil.links.zeromq import runtime_directory
 from hil.messages import wire
@@ -22,7 +23,7 @@ from hil.rigs.device import board_name
 from hil.rigs.emulator import EmulatorRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.safety.deadman import Forwarded
-from hil.services import sweep, train_model
+from hil.services import infer, sweep, train_model
 from hil.services.mirror import MirrorSettings, bus_address
 from hil.services.owned import own
 from hil.services.verbs import Verbs
@@ -45,6 +46,8 @@ def validate(config: Config) -> dict[str, str]:
         parts["preset"] = config.preset
     if config.sweep is not None:
         return parts | sweep.describe(config)
+    if config.inference:
+        return parts | infer.describe(config)
     if not config.rig:
         return parts | train_model.describe(config)
     address, keys, _ = bus_address(config)
@@ -87,6 +90,7 @@ def schema() -> dict[str, Any]:
     kinds = (
         Config,
         MirrorSettings,
+        InferenceSettings,
         *(
             k.Settings
             for k in (

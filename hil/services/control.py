@@ -63,6 +63,7 @@ def _session(config: Config, parts: Parts, run: Run, say: Say) -> ControlOutcome
     realtime = RealTime(parts.loop.realtime)
     history, meter = History(parts.period_s, config.clock), RateMeter()
     with contextlib.ExitStack() as stack:
+        stack.callback(parts.close)
         if not require_mirror(config, address):
             say(f"no mirror serves {address.name}: starting one")
             job = owner.MirrorJob(config)

@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 from hil.config import Config
 from hil.errors import InputError
+from hil.inference.backend import load
 from hil.inference.client import InferenceClient, model_of
 from hil.inference.front import Front
 from hil.inference.metrics import metrics
+from hil.inference.operations import operations
 from hil.inference.settings import inference_settings
 from hil.links.zeromq import runtime_directory
 from hil.messages.inference import Described, SwapReport
@@ -21,6 +23,17 @@ from hil.services.lock import hold
 
 Say = Callable[[str], None]
 LOOK_S = 0.2  # between two looks at a swap
+
+
+def describe(config: Config) -> dict[str, str]:
+    """Return what a configuration serves, every model loaded; raises ConfigError."""
+    address, keys, settings = inference_settings(config)
+    parts = {"inference": f"{address.endpoint('command')}{' with keys' if keys else ''}"}
+    for name, wanted in settings.models.items():
+        model, version = load(wanted, f"inference.models.{name}")
+        asked = ", ".join(operations(model, f"inference.models.{name}"))
+        parts[f"inference.models.{name}"] = f"{type(model).__name__} {version[:12]}: {asked}"
+    return parts
 
 
 def serve(config: Config, say: Say) -> Described:

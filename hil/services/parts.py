@@ -78,6 +78,11 @@ class Parts:
             controller = DomainGuard(controller, model, _fallback(config.fallback, period))
         return estimator, controller
 
+    def close(self) -> None:
+        """Let go of what the model holds: one that is elsewhere has a connection."""
+        if hasattr(self.model, "close"):
+            self.model.close()
+
     @property
     def periods(self) -> int:
         """How many periods the loop lasts."""
