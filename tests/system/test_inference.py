@@ -221,7 +221,12 @@ def test_overload_is_answered_and_control_goes_first(stored: Path) -> None:
                 )
             outcome = client.ask("fnode", "linearise", X, U, timeout=5.0, priority=said.HIGHEST)
             controlled.append(outcome.answer)
-        answers = collect(flood, seqs)
+            with contextlib.suppress(TimeoutError):  # who reads no answers is not sent any more
+                while True:
+                    answer = flood.receive(0.0).answer
+                    assert answer.seq not in answers
+                    answers[answer.seq] = answer
+        answers |= collect(flood, seqs - answers.keys())
         kinds = {kind: sum(isinstance(a, kind) for a in answers.values()) for kind in
                  (said.Result, said.Late, said.Busy)}  # fmt: skip
         assert sum(kinds.values()) == len(seqs)
