@@ -14,7 +14,8 @@ TARGET = Path(__file__).parents[1] / "docs" / "cli.md"
 def page() -> str:
     """Return the page: what `hil --help` and every verb's `--help` say."""
     parts = ["# The command line\n\nWritten by `make docs` from the program's own help.\n"]
-    root = click.Context(cli, info_name="hil", max_content_width=100, terminal_width=100)
+    # As the program itself is called: click keeps the help option of whoever asks first.
+    root = click.Context(cli, info_name="hil", terminal_width=100, **cli.context_settings)
     parts.append(f"```\n{cli.get_help(root)}\n```\n")
     for name, verb in sorted(cli.commands.items()):
         context = click.Context(verb, info_name=name, parent=root, terminal_width=100)
