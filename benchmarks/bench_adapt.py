@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def control(case: str, method: str, seed: int, runs: Path) -> dict[str, Any]:
 def second_by_second(outcome: dict[str, Any], truth: Truth) -> Array:
     """Return the error of the model in use over every second, (seconds,)."""
     run = Path(outcome["run"])
-    used = json.loads((run / "config.json").read_text())["model"]["path"]
+    used = tomllib.loads((run / "config.toml").read_text())["model"]["path"]
     model: AbstractDynamics = store.load(used).model
     start = float(truth.time[0])
     taken = [

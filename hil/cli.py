@@ -218,7 +218,6 @@ def train(
     A configuration without [rig] trains a model alone; with an emulator, a trained model runs
     on it. Example: hil train configs/iris.toml --sim --seed 0
     """
-    from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
     from hil.services.trainer import trainer
 
@@ -228,7 +227,7 @@ def train(
                 "--resume takes its configuration from the run; leave CONFIG, --set, --seed and "
                 "--ideal away"
             )
-        service = trainer(Run.open(resume).read_json(CONFIG_FILE, Config))
+        service = trainer(Run.open(resume).read_config())
         outcome = service.resume(resume, say)
     elif config is None:
         raise click.UsageError("CONFIG is missing; example: hil train configs/iris.toml --sim")
@@ -342,7 +341,6 @@ def sweep(
     A point that is done stays done: after a kill, --resume does the others. Example: hil sweep
     configs/sweep_iris.toml --set sweep.axes.seed=0..9
     """
-    from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
     from hil.services import sweep as service
     from hil.sweep.base import AbstractExecutor
@@ -360,7 +358,7 @@ def sweep(
     elif resume is None or settings:
         raise click.UsageError("CONFIG is missing; example: hil sweep configs/vehicle.toml")
     else:
-        found = Run.open(resume).read_json(CONFIG_FILE, Config)
+        found = Run.open(resume).read_config()
     outcome = service.sweep(found, resume, runs, executor, say)
     result(as_json, outcome, service.summary(outcome))
 
@@ -409,11 +407,10 @@ def plot(run: Path, as_json: bool) -> None:
 
     Example: hil plot runs/2026-11-21-140000-iris
     """
-    from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
     from hil.services.trainer import trainer
 
-    service = trainer(Run.open(run).read_json(CONFIG_FILE, Config))
+    service = trainer(Run.open(run).read_config())
     if not hasattr(service, "redraw"):
         raise InputError(f"{run}: such a run's pictures are drawn while it runs only")
     paths = [str(path) for path in service.redraw(run)]
@@ -477,7 +474,6 @@ def bench(
 
     Example: hil bench fnode --set preset=quick
     """
-    from hil.recording.run import CONFIG as CONFIG_FILE
     from hil.recording.run import Run
     from hil.services import benches
     from hil.services.train import shipped
@@ -488,7 +484,7 @@ def bench(
     elif settings or config:
         raise click.UsageError("--resume takes its protocol from the run; leave the rest away")
     else:
-        found = Run.open(resume).read_json(CONFIG_FILE, Config)
+        found = Run.open(resume).read_config()
     outcome = service.bench(found, runs, resume, say)
     result(as_json, outcome, service.summary(outcome))
 

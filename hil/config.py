@@ -94,6 +94,31 @@ def load(
     return check(table, Config, "", file=f"{path}: ")
 
 
+def dump(config: Config) -> bytes:
+    """Return a resolved configuration as a TOML file that `load` takes again."""
+    table = _stated(msgspec.to_builtins(config))
+    if config.preset:
+        table["presets"] = {config.preset: {}}  # it has been laid in already
+    return msgspec.toml.encode(table)
+
+
+def parse(content: bytes, where: Path) -> Config:
+    """Return the configuration that `dump` wrote; raises ConfigError."""
+    try:
+        table = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{where}: not readable as TOML: {error}") from None
+    table.pop("presets", None)
+    return check(table, Config, "", file=f"{where}: ")
+
+
+def _stated(value: Any) -> Any:
+    """Return `value` without keys that say None: TOML has no word for it."""
+    if isinstance(value, dict):
+        return {key: _stated(inner) for key, inner in value.items() if inner is not None}
+    return value
+
+
 def _read(path: Path, *, sim: bool) -> Table:
     try:
         table = tomllib.loads(path.read_text())

@@ -1,6 +1,6 @@
 """The directory of one run: `runs/<date>-<name>/`, what lies in it and under which name.
 
-config.json       the resolved configuration
+config.toml       the resolved configuration, a file any verb takes
 recording.mcap    what was measured and commanded; -2, -3 … by processes that resumed
 checkpoint.json   enough to go on after a kill
 results.json      figures of a finished run
@@ -19,9 +19,10 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
+from hil.config import Config, dump, parse
 from hil.errors import InputError, RunError
 
-CONFIG = "config.json"
+CONFIG = "config.toml"
 RESULTS = "results.json"
 CHECKPOINT = "checkpoint.json"
 PART = re.compile(r"recording(?:-([2-9]|[1-9]\d+))?\.mcap")
@@ -106,6 +107,20 @@ class Run:
         found = ((PART.fullmatch(path.name), path) for path in self.path.iterdir())
         return sorted((int(match[1] or 1), path) for match, path in found if match)
 
+    def write_config(self, config: Config) -> Path:
+        """Write the resolved configuration and return its path; raises RunError."""
+        return self._write(CONFIG, dump(config))
+
+    def read_config(self) -> Config:
+        """Return the resolved configuration.
+
+        Raises InputError when it is missing and ConfigError when it is damaged.
+        """
+        try:
+            return parse(self.config.read_bytes(), self.config)
+        except OSError as error:
+            raise InputError(f"{self.config}: cannot be read: {error.strerror}") from None
+
     def write_json(self, name: str, value: Any) -> Path:
         """Write `value` as the file `name`, whole or not at all, and return its path.
 
@@ -113,11 +128,14 @@ class Run:
         finite becomes null. Survives a kill of the process, not a loss of power.
         Raises RunError when the file cannot be written.
         """
-        path = self.path / name
         text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2)
+        return self._write(name, text + b"\n")
+
+    def _write(self, name: str, content: bytes) -> Path:
+        path = self.path / name
         temporary = path.with_name(f".{name}.{os.getpid()}")
         try:
-            temporary.write_bytes(text + b"\n")
+            temporary.write_bytes(content)
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from hil.config import Config, Settings, check
 from hil.errors import ConfigError
 from hil.plots.rollouts import draw_noise
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.bench_fnode import Spread, spread
 from hil.services.cells import Cell, Say, run_cells
 from hil.training.compare import Case, SystemSettings, case
@@ -93,7 +93,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     cases = {name: case(settings.systems[name], settings.hidden) for name in names}
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     say(f"run {run.path}")
     seeds = range(settings.seeds)
     cells = [

@@ -17,7 +17,7 @@ from rich.table import Table
 from hil.config import Config, Settings, check
 from hil.errors import ConfigError
 from hil.plots.rollouts import draw_errors, draw_rollouts
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.cells import Cell, Say, run_cells
 from hil.training.compare import LEARNERS, WITHOUT_SEED, SystemSettings, case, trial
 from hil.types import Array
@@ -87,7 +87,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     cases = {name: case(settings.systems[name], settings.hidden) for name in names}
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     say(f"run {run.path}")
 
     def work(name: str, model: str, seed: int) -> Callable[[], Figures | None]:

@@ -19,7 +19,7 @@ from hil.mechanics.integrate import adaptive
 from hil.mechanics.multibody.slider_crank import SliderCrank, SliderCrankParameters
 from hil.models.fnode import FnodeSettings
 from hil.plots.rollouts import draw_rollouts
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.bench_fnode import Spread, spread
 from hil.services.cells import Cell, Say, run_cells
 from hil.training.fit import Motion
@@ -74,7 +74,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     settings = check(config.bench, BenchSettings, "bench")
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     say(f"run {run.path}")
     known = [_motion(settings, friction) for friction in settings.learned]
     unseen = [_motion(settings, friction) for friction in settings.between]

@@ -16,7 +16,7 @@ from hil.config import Config, Settings, Table, build, check
 from hil.errors import ConfigError, InputError, RunError
 from hil.mechanics.multibody.base import AbstractMultibody
 from hil.plots.poses import Curve, draw_poses
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.training.fit_symo import FitSymo, FitSymoSettings
 from hil.training.pose_benchmark import CaseSettings, Measure, draw, measure, quartiles
 
@@ -113,7 +113,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> BenchOut
     jobs = list(_jobs(protocol, config.seed))
     if resume is None:
         run = Run.create(runs, config.name, datetime.now())
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     else:
         run = Run.open(resume)
     done = _read(run)

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from hil.clock import make_clock
-from hil.config import Config
+from hil.config import Config, dump
 from hil.errors import ConfigError, InputError, RunError
 from hil.loop import ControlLoop
 from hil.realtime import RealTime
-from hil.recording.run import CONFIG, Run
+from hil.recording.run import Run
 from hil.recording.writer import Recorder, versions
 from hil.rigs.base import DynamicRigInfo
 from hil.rigs.remote import RemoteDynamicRig
@@ -45,7 +45,7 @@ def control(config: Config, runs: Path, say: Say, *, excite: bool = False) -> Co
     adapts = config.adaptation is not None
     parts = Parts(config, excite=excite or (adapts and config.excitation is not None))
     run = Run.create(runs, config.name, datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     say(f"run {run.path}")
     try:
         outcome = _session(config, parts, run, say)
@@ -130,7 +130,7 @@ def _channels(adaptation: Adaptation | None) -> dict[str, type[msgspec.Struct]]:
 
 def _metadata(config: Config, info: DynamicRigInfo) -> dict[str, dict[str, str]]:
     return {
-        "config": {"json": msgspec.json.encode(config).decode()},
+        "config": {"toml": dump(config).decode()},
         "versions": versions(),
         "rig": {"name": info.name, "device_id": info.device_id, **info.details},
     }

@@ -16,7 +16,7 @@ from hil.errors import LeaseError
 from hil.models.gyro_classifier import GyroClassifier
 from hil.models.store import save
 from hil.plots.gyro import animate_rollout
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.rigs.emulator_base import EmulatorInfo, Traces
 from hil.rigs.remote_emulator import RemoteEmulatorRig
 from hil.services import gyro_pictures, owner
@@ -76,7 +76,7 @@ def demo(config: Config, runs: Path, say: Say) -> Outcome:
     model = _train(task, training, say)
     stored = save(model, run.path, {"task": config.task, "seed": config.seed})
     config = scaled(config, model, task.signals(task.train[:SCALED_ON]))
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     say(
         "starting the instrument and its mirror, loading the coefficients; one machine unit is "
         f"{config.rig['position_max']} m, {config.rig['velocity_max']} m/s, "

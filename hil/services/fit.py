@@ -13,7 +13,7 @@ from hil.config import Config, build
 from hil.errors import ConfigError, InputError
 from hil.models.store import save
 from hil.recording.reader import read_as
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.control import ControlRecord
 from hil.training.fit import Fit, FitProgress, Motion
 from hil.training.fit_mechanical import FitMechanical
@@ -57,7 +57,7 @@ def fit(
         raise InputError("fit: the recordings hold no uninterrupted motion; collect again")
     say(f"fit: {len(motions)} motions, {seconds:.1f} s")
     run = Run.create(runs, config.name, datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
 
     def progress(now: FitProgress) -> None:
         say(
@@ -115,7 +115,7 @@ def motions_of(path: Path) -> list[Motion]:
 
 def _delay(path: Path) -> float | None:
     """Return the latency a run's estimator counted with, s; None where it counted with none."""
-    config = msgspec.json.decode((path / CONFIG).read_bytes(), type=Config)
+    config = Run.open(path).read_config()
     estimator = config.estimator or {}
     return float(estimator.get("delay", 0) * config.rig["period"]) or None
 

@@ -22,7 +22,7 @@ import msgspec
 
 from hil.config import Config, build
 from hil.errors import ConfigError, HilError, InputError, LeaseError, RunError
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.progress import TrainingProgress
 from hil.sweep.base import AbstractExecutor, AbstractJob, Cost, Done, Result, Say, Task, flat
 from hil.sweep.worker import COST
@@ -64,7 +64,7 @@ def sweep(config: Config, path: Path | None, runs: Path, executor: Opening, say:
     job, tasks = _plan(config)
     run = Run.open(path) if path else Run.create(runs, config.name, datetime.now())
     with _lock(run):
-        run.write_json(CONFIG, config)
+        run.write_config(config)
         (run.path / POINTS).mkdir(exist_ok=True)
         tasks = [_placed(task, run) for task in tasks]
         begun = time.monotonic()

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 
 from hil.clock import make_clock
-from hil.config import Config, build, settings_of
+from hil.config import Config, build, dump, settings_of
 from hil.errors import ConfigError, FaultError, InputError, LeaseError
 from hil.messages import wire
-from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
+from hil.recording.run import CHECKPOINT, RESULTS, Run
 from hil.recording.writer import Recorder, versions
 from hil.rigs.base import RigInfo, RigState
 from hil.rigs.remote import RemoteRig
@@ -79,7 +79,7 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
     """
     parts = _Parts(config)
     run = Run.create(runs, config.name, datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     say(f"run {run.path}")
     try:
         return _session(config, parts, run, None, say)
@@ -96,7 +96,7 @@ def resume(path: Path, say: Say) -> Outcome:
     brought back to it.
     """
     run = Run.open(path)
-    config = run.read_json(CONFIG, Config)
+    config = run.read_config()
     checkpoint = run.read_json(CHECKPOINT, Checkpoint)
     say(f"run {run.path}, going on after epoch {checkpoint.state.epoch}")
     return _session(config, _Parts(config), run, checkpoint, say)
@@ -219,7 +219,7 @@ def _finish(
 def redraw(path: Path) -> list[Path]:
     """Draw the pictures of a run again from its recordings, whole or not."""
     run = Run.open(path)
-    parts = _Parts(run.read_json(CONFIG, Config))
+    parts = _Parts(run.read_config())
     return pictures.draw(run, read_history(run), parts.geometry, parts.task, parts.training)
 
 
@@ -275,7 +275,7 @@ def _metadata(
 ) -> dict[str, dict[str, str]]:
     """Return what stands at the head of a recording; nothing in it differs between reruns."""
     return {
-        "config": {"json": msgspec.json.encode(config).decode()},
+        "config": {"toml": dump(config).decode()},
         "versions": versions(),
         "rig": {"name": info.name, "device_id": info.device_id, **info.details},
         "wire": {"schema": f"{wire.SCHEMA_CRC:#010x}"},

@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 
 from hil.clock import make_clock
-from hil.config import Config, build, settings_of
+from hil.config import Config, build, dump, settings_of
 from hil.errors import ConfigError, FaultError, InputError
 from hil.mechanics.gyro_geometry import make_geometry
 from hil.models.gyro_classifier import GyroClassifier
 from hil.models.store import save
-from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
+from hil.recording.run import CHECKPOINT, RESULTS, Run
 from hil.recording.writer import Recorder, versions
 from hil.rigs.base import RigState
 from hil.rigs.emulator import EmulatorRig
@@ -97,7 +97,7 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
     """
     parts = _Parts(config)
     run = Run.create(runs, config.name, datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     say(f"run {run.path}")
     try:
         return _session(config, parts, run, None, say)
@@ -114,7 +114,7 @@ def resume(path: Path, say: Say) -> Outcome:
     have been.
     """
     run = Run.open(path)
-    config = run.read_json(CONFIG, Config)
+    config = run.read_config()
     checkpoint = run.read_json(CHECKPOINT, Checkpoint)
     say(f"run {run.path}, going on after epoch {checkpoint.state.epoch}")
     return _session(config, _Parts(config), run, checkpoint, say)
@@ -345,7 +345,7 @@ def summary(outcome: Outcome) -> str:
 
 def _metadata(config: Config, info: EmulatorInfo) -> dict[str, dict[str, str]]:
     return {
-        "config": {"json": msgspec.json.encode(config).decode()},
+        "config": {"toml": dump(config).decode()},
         "versions": versions(),
         "rig": {"name": info.name, "device_id": info.device_id, **info.details},
     }

@@ -14,7 +14,7 @@ from hil.config import Config, build
 from hil.errors import ConfigError, InputError
 from hil.models.gyro_classifier import GyroClassifier
 from hil.models.store import save
-from hil.recording.run import CHECKPOINT, CONFIG, RESULTS, Run
+from hil.recording.run import CHECKPOINT, RESULTS, Run
 from hil.services import gyro_pictures
 from hil.services.progress import TrainingProgress
 from hil.tasks.sequences import AbstractSequenceTask
@@ -66,7 +66,7 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
     """Train a model as a configuration says, in a new run directory; raises ConfigError."""
     task, training = _parts(config)
     run = Run.create(runs, config.name, datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     say(f"run {run.path}")
     try:
         return _learn(config, task, training, run, None, say)
@@ -79,7 +79,7 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
 def resume(path: Path, say: Say) -> Outcome:
     """Go on with a run after its last whole epoch; raises InputError without a checkpoint."""
     run = Run.open(path)
-    config = run.read_json(CONFIG, Config)
+    config = run.read_config()
     checkpoint = run.read_json(CHECKPOINT, Checkpoint)
     say(f"run {run.path}, going on after epoch {checkpoint.state.epoch}")
     task, training = _parts(config)
@@ -173,7 +173,7 @@ def redraw(path: Path) -> list[Path]:
     """Draw the pictures of a run again, from its last checkpoint; raises InputError."""
     run = Run.open(path)
     checkpoint = run.read_json(CHECKPOINT, Checkpoint)
-    task, training = _parts(run.read_json(CONFIG, Config))
+    task, training = _parts(run.read_config())
     return _draw(run, checkpoint.curve, training.model(checkpoint.state), task)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def errors(outcome: dict[str, Any], truth: Truth) -> tuple[float, float]:
     rounds = outcome["adaptation"]["rounds"]
     before = [r["model"] for r in rounds if r["taken"] and r["time"] < CHANGE + 1]
     models = Path(outcome["run"]) / "models"
-    shipped = json.loads((Path(outcome["run"]) / "config.json").read_text())["model"]["path"]
+    shipped = tomllib.loads((Path(outcome["run"]) / "config.toml").read_text())["model"]["path"]
     first = models / f"{before[-1]}.safetensors" if before else Path(shipped)
     last = outcome["adaptation"]["model"]
     return (

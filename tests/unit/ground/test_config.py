@@ -136,3 +136,22 @@ def test_set_words() -> None:
     for word in ("a", "=3", "a..b=3", ".a=3"):
         with pytest.raises(ConfigError, match=r"expected key\.path=value"):
             config.parse_overrides([word])
+
+
+@pytest.mark.parametrize("preset", ["narrow", ""])
+def test_a_resolved_configuration_is_written_and_loaded_unchanged(
+    task: Path, tmp_path: Path, preset: str
+) -> None:
+    """Also with limits that have no end and with values that nobody gave."""
+    wide = {"control.limits": [[float("-inf"), float("inf")]], "preset": preset}
+    found = config.load(task, sim=True, overrides=wide)
+    path = tmp_path / "resolved.toml"
+    path.write_bytes(config.dump(found))
+    assert config.parse(path.read_bytes(), path) == found
+    assert config.load(path) == found
+    with pytest.raises(ConfigError, match="'other' is not defined"):
+        config.load(path, overrides={"preset": "other"})
+    with pytest.raises(ConfigError, match="name: Expected"):
+        config.parse(b"name = 3", path)
+    with pytest.raises(ConfigError, match="not readable as TOML"):
+        config.parse(b"name", path)

@@ -38,7 +38,7 @@ def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_open_finds_a_run_and_refuses_anything_else(tmp_path: Path) -> None:
     run = Run.create(tmp_path, "iris", DATE)
-    with pytest.raises(InputError, match=r"no config\.json"):
+    with pytest.raises(InputError, match=r"no config\.toml"):
         Run.open(run.path)
     with pytest.raises(InputError, match="no such directory"):
         Run.open(tmp_path / "nowhere")
