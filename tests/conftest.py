@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the program does; before NumPy is loaded
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rig", default=None, help="configuration of the rig for `-m hardware`")

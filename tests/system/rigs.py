@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,7 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
+
+from hil.cli import main
 from hil.config import Config, load
 from hil.links.zeromq import Address
 from hil.rigs.base import AbstractTokens
@@ -80,7 +85,7 @@ def events(record: Path, target: str = "force") -> list[dict[str, Any]]:
     return [line for line in lines if str(line.get("target", "")).lower().endswith(target)]
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition; fails when it never holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -92,6 +97,21 @@ def hil(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line and return how it ended."""
     command = [sys.executable, "-m", "hil", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **more)
+
+
+def hil_here(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process: quick, for what it refuses before it starts."""
+    out, said = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["hil", *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(["hil", *words], code, out.getvalue(), said.getvalue())
 
 
 def kill(pid: int) -> None:

@@ -13,7 +13,7 @@ from hil.models.gyro_classifier import load
 from hil.recording.reader import read_as
 from hil.recording.run import Run
 from hil.services.emulator_records import BatchRecord, CalibrationRecord
-from tests.system.rigs import ROOT, hil, mirror
+from tests.system.rigs import ROOT, hil, hil_here, mirror
 from tests.unit.instruments.emulators import SMALL
 from tests.unit.training.emulated_digits import STEPS, STROKES, machine, stored
 
@@ -120,7 +120,7 @@ def test_it_uses_the_mirror_that_serves_the_rig(tmp_path: Path) -> None:
 def test_what_cannot_be_ends_with_one_line(
     settings: dict[str, Any], code: int, message: str, tmp_path: Path
 ) -> None:
-    ended = hil(*words(stored(tmp_path), tmp_path / "runs", **settings))
+    ended = hil_here(*words(stored(tmp_path), tmp_path / "runs", **settings))
     assert ended.returncode == code, ended.stderr
     assert message in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr

@@ -16,7 +16,7 @@ from hil.config import environment
 from hil.models.gyro_classifier import load
 from hil.recording.run import Run
 from hil.services.train_model import CURVE, EpochRecord
-from tests.system.rigs import ROOT, hil, until
+from tests.system.rigs import ROOT, hil, hil_here, until
 
 PENDIGITS = ROOT / "configs" / "pendigits.toml"
 QUICK = ("--set", "preset=quick", "--set", "training.network.geometry={rows=4,columns=4}",
@@ -83,7 +83,7 @@ def test_what_cannot_be_ends_with_one_line(
     settings: tuple[str, str], message: str, tmp_path: Path
 ) -> None:
     quick = () if "directory" in settings[1] else ("--set", "preset=quick")
-    ended = hil("train", str(PENDIGITS), *quick, *settings, "--runs", str(tmp_path / "runs"))
+    ended = hil_here("train", str(PENDIGITS), *quick, *settings, "--runs", str(tmp_path / "runs"))
     assert ended.returncode == 2
     assert message in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
@@ -92,7 +92,7 @@ def test_what_cannot_be_ends_with_one_line(
 
 
 def test_a_verb_that_needs_a_rig_says_so() -> None:
-    ended = hil("serve", str(PENDIGITS))
+    ended = hil_here("serve", str(PENDIGITS))
     assert ended.returncode == 2
     assert "rig.kind" in ended.stderr
 
