@@ -31,12 +31,12 @@ from hil.control.base import AbstractController
 from hil.control.formulation import MpcSettings
 from hil.control.linear_mpc import LinearMpc
 from hil.control.mppi import Mppi, MppiSettings
-from hil.control.rollouts import About, BatchedRollouts, Charges, CompiledRollouts, NoSettings
-from hil.control.torch_rollouts import TorchRollouts, TorchRolloutsSettings
 from hil.mechanics.integrate import rk4
 from hil.models import store
 from hil.models.analytic import CartPoleModel
 from hil.models.base import AbstractDynamics
+from hil.models.rollouts import About, BatchedRollouts, Charges, CompiledRollouts, NoSettings
+from hil.models.torch_rollouts import TorchRollouts, TorchRolloutsSettings
 from hil.types import Array
 
 OPEN = (-np.inf, np.inf)
@@ -86,7 +86,7 @@ def rollouts(asked: argparse.Namespace, console: Console) -> dict[str, dict[str,
     report: dict[str, dict[str, float]] = {}
     for name, model in (("equations", CartPoleModel()), ("FNODE", store.load(STORED).model)):
         made = ways(model, asked.device, console)
-        first = {way: plug.costs(about, samples) for way, plug in made.items()}  # compiles
+        first = {way: plug.follow(about, samples).costs for way, plug in made.items()}  # compiles
         truth = next(iter(first.values()))
         for way, costs in first.items():
             if np.abs(costs / truth - 1).max() > 1e-3:
@@ -95,7 +95,7 @@ def rollouts(asked: argparse.Namespace, console: Console) -> dict[str, dict[str,
         for _ in range(asked.repeats):
             for way, plug in made.items():
                 begin = time.perf_counter()
-                plug.costs(about, samples)
+                plug.follow(about, samples)
                 spent[way].append((time.perf_counter() - begin) * 1e3)
         report[name] = {way: float(np.median(values)) for way, values in spent.items()}
     return report

@@ -3,7 +3,7 @@
 Samples of the input lie about the last plan, one period on; each is followed with the model and
 charged; their mean, weighted by exp(−cost / λ), is the next plan (Williams et al., "Information
 theoretic MPC", ICRA 2017). What is added here: noise is correlated in time and comes in pairs ±ε;
-samples are followed as policies around the plan (`hil.control.rollouts`); λ follows the spread of
+samples are followed as policies around the plan (`hil.models.rollouts`); λ follows the spread of
 the costs; and of the mean, the best sample and the plan as it was, the cheapest is taken, so that
 a solve never makes a plan worse. Samples are drawn in blocks, each about the plan the block before
 left: where time is short, there are fewer of them.
@@ -20,9 +20,9 @@ from msgspec import Meta
 from hil.config import Settings, build
 from hil.control.base import AbstractController, Solution, SolutionStatus
 from hil.control.formulation import Formulation, Interval, MpcSettings, Weight
-from hil.control.rollouts import TURN, About, AbstractRollouts, Charges, rollouts_for
 from hil.errors import ConfigError
 from hil.models.base import AbstractDynamics
+from hil.models.rollouts import TURN, About, AbstractRollouts, Charges, rollouts_for
 from hil.types import Array
 
 STREAM_MPPI = 401  # of the random numbers of a seed
@@ -172,14 +172,21 @@ class Mppi(AbstractController):
             budget = self.settings.budget
             if budget and block and spent * (block + 1) / block > budget:
                 break  # another one would take as long as those before
+            if plan is None:
+                break
             if not np.isfinite(plan.states).all():  # nothing to lie about: open loop from there
                 about = about._replace(states=np.tile(start, (self.horizon + 1, 1)))
                 about = about._replace(gain=np.zeros_like(self._gain))
             else:
                 about = about._replace(states=plan.states)
-            plan, effective = self._improved(about, plan, block)
+            improved = self._improved(about, plan, block)
+            if improved is None:
+                break
+            plan, effective = improved
             drawn += self.settings.block
         self._solved += 1
+        if plan is None or not drawn:
+            return self._failed(begin, "no rollout was followed in time")
         if not (np.isfinite(plan.cost) and np.isfinite(plan.states).all()):
             return self._failed(begin, f"no rollout of {drawn} stays finite")
         self._last = plan
@@ -188,25 +195,26 @@ class Mppi(AbstractController):
         detail = f"{drawn} rollouts, {effective:.0f} count, cost {plan.cost:.4g}"
         return Solution(inputs, plan.states, SolutionStatus.SAMPLED, took, detail)
 
-    def _improved(self, about: About, plan: _Plan, block: int) -> tuple[_Plan, float]:
+    def _improved(self, about: About, plan: _Plan, block: int) -> tuple[_Plan, float] | None:
         """Return the cheapest of a plan, a block of samples about it, and their mean.
 
-        And how many samples the mean counts, 1 / Σ w².
+        And how many samples the mean counts, 1 / Σ w². None: the block was not followed in time.
         """
         samples = plan.inputs + self._drawn(block)
-        costs = self._rollouts.costs(about, samples)
-        costs = np.where(np.isfinite(costs), costs, np.inf)
-        best = int(np.argmin(costs))
-        if not np.isfinite(costs[best]):
+        followed = self._rollouts.follow(about, samples)
+        if followed is None:
+            return None
+        costs = np.where(np.isfinite(followed.costs), followed.costs, np.inf)
+        best = float(costs.min())
+        if not np.isfinite(best):
             return plan, 0.0
-        spread = float(np.mean(costs[np.isfinite(costs)]) - costs[best])
-        weights = np.exp(-(costs - costs[best]) / (self.settings.temperature * spread + 1e-300))
+        spread = float(np.mean(costs[np.isfinite(costs)]) - best)
+        weights = np.exp(-(costs - best) / (self.settings.temperature * spread + 1e-300))
         weights /= weights.sum()
-        mean = np.tensordot(weights, samples, axes=1)
-        tried = [self._followed(about, mean)]
-        if costs[best] < min(tried[0].cost, plan.cost):
-            tried.append(self._followed(about, samples[best]))
-        found = min([plan, *tried], key=lambda p: p.cost if np.isfinite(p.cost) else np.inf)
+        mean = self._followed(about, np.tensordot(weights, samples, axes=1))
+        tried = [plan, _Plan(followed.inputs, followed.states, best)]
+        tried += [mean] if mean is not None else []
+        found = min(tried, key=lambda p: p.cost if np.isfinite(p.cost) else np.inf)
         return found, float(1.0 / (weights @ weights))
 
     def _drawn(self, block: int) -> Array:
@@ -221,10 +229,10 @@ class Mppi(AbstractController):
         noise = np.moveaxis(white * self._sigma, 0, 1)
         return np.ascontiguousarray(np.concatenate([noise, -noise])[: s.block])
 
-    def _followed(self, about: About, sample: Array) -> _Plan:
-        inputs, states = self._rollouts.trace(about, sample)
-        cost = self._rollouts.costs(about, sample[None])[0]
-        return _Plan(inputs, states, float(cost))
+    def _followed(self, about: About, sample: Array) -> _Plan | None:
+        """Return a sample (N, nu) as a plan; None: it was not followed in time."""
+        found = self._rollouts.follow(about, sample[None])
+        return found and _Plan(found.inputs, found.states, float(found.costs[0]))
 
     def _shifted(self, target: Array) -> Array:
         """Return the inputs of the last plan, one period on; from cold there are none.

@@ -1,22 +1,25 @@
-"""What dynamics can be asked for: acceleration, slopes, domain, rollouts and their costs.
+"""What dynamics can be asked for: acceleration, slopes, domain, rollouts, followed samples.
 
 A model of another kind says it itself, by a method `operations` (see `hil.models.operation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from hil.config import build
 from hil.errors import ConfigError
 from hil.mechanics.integrate import rk4
 from hil.models.base import AbstractDynamics, AbstractLearnedDynamics
 from hil.models.operation import Field, Operation
+from hil.models.rollouts import About, AbstractRollouts, Charges, rollouts_for
 from hil.types import Array
 
-STEPS = 20  # of the rollouts a worker warms up with
+EXAMPLES = {"rollout": (("N", 20),), "follow": (("N", 20), ("n", 8))}  # sizes to warm up with
+NO_LIMIT = 3e38  # in the place of infinity, which is no number to send; one in float32, too
 
 
 def operations(model: Any, where: str) -> dict[str, Operation]:
@@ -41,10 +44,14 @@ def fields_of_dynamics(nq: int, nu: int) -> dict[str, tuple[tuple[Field, ...], t
     nx = 2 * nq
     x, u, plan = Field("x", (nx,)), Field("u", (nu,)), Field("inputs", ("N", nu))
     dt, states = Field("dt", ()), Field("states", ("N", nx))
-    weighing = (
-        Field("reference", (nx,)), Field("state_weights", (nx,)), Field("input_weights", (nu,)),
-        Field("end_weights", (nx, nx)),
+    problem = (
+        Field("start", (nx,)), Field("target", (nx,)), Field("samples", ("n", "N", nu)),
+        Field("middle", ("N", nx)), Field("gain", (nu, nx)), Field("input_limits", (2, nu)),
+        Field("state_weights", (nx,)), Field("input_weights", (nu,)),
+        Field("end_weights", (nx, nx)), Field("state_limits", (2, nx)),
+        Field("penalties", (nx,)), Field("turn", (nx,)), dt,
     )  # fmt: skip
+    followed = Field("costs", ("n",)), Field("inputs", ("N", nu)), states
     acceleration = Field("acceleration", (nq,))
     slopes = Field("by_state", (nq, nx)), Field("by_input", (nq, nu))
     return {
@@ -52,7 +59,7 @@ def fields_of_dynamics(nq: int, nu: int) -> dict[str, tuple[tuple[Field, ...], t
         "linearise": ((x, u), (acceleration, *slopes)),
         "domain": ((x, u), (Field("distance", ()),)),
         "rollout": ((x, plan, dt), (states,)),
-        "rollout_cost": ((x, plan, dt, *weighing), (Field("cost", ()),)),
+        "follow": (problem, followed),
     }
 
 
@@ -78,30 +85,46 @@ def of_dynamics(model: AbstractDynamics) -> tuple[Operation, ...]:
             x = states[:, k] = _step(model, x, inputs[:, k], dt)
         return [states]
 
-    def rollout_cost(
-        x: Array, inputs: Array, dt: Array, reference: Array,
-        state_weights: Array, input_weights: Array, end_weights: Array,
-    ) -> list[Array]:  # fmt: skip
-        cost, steps = np.zeros(len(x)), inputs.shape[1]
-        for k in range(steps):
-            error, u = x - reference, inputs[:, k]
-            cost += (state_weights * error**2).sum(1) + (input_weights * u**2).sum(1)
-            x = _step(model, x, u, dt)
-        error = x - reference
-        cost += np.einsum("ni,nij,nj->n", error, end_weights, error)
-        return [cost]
+    def follow(*given: Array) -> list[Array]:
+        each = []
+        for row in zip(*given, strict=True):
+            charges, about, samples = problem(row)
+            table = rollouts_for(model)
+            rollouts: AbstractRollouts = build(table, "", dynamics=model, charges=charges)
+            found = rollouts.follow(about, samples)
+            assert found is not None
+            each.append(found._replace(states=found.states[1:]))
+        return [np.stack(column) for column in zip(*each, strict=True)]
 
     runs: dict[str, Callable[..., list[Array]]] = {
         "acceleration": acceleration, "linearise": linearise, "domain": domain,
-        "rollout": rollout, "rollout_cost": rollout_cost,
+        "rollout": rollout, "follow": follow,
     }  # fmt: skip
     if not isinstance(model, AbstractLearnedDynamics):
         del runs["domain"]
     every = fields_of_dynamics(nq, model.nu)
     return tuple(
-        Operation(name, *every[name], run, (("N", STEPS),) if "rollout" in name else ())
-        for name, run in runs.items()
+        Operation(name, *every[name], run, EXAMPLES.get(name, ())) for name, run in runs.items()
     )
+
+
+def problem(row: Sequence[Any]) -> tuple[Charges, About, Any]:
+    """Return what `follow` is asked for in one row, arrays or tensors: the three of a sampler."""
+    (start, target, samples, middle, gain, input_limits, q, r, end, state_limits, penalties, turn,
+     dt) = row  # fmt: skip
+    (low, high), (lowest, highest) = input_limits, state_limits
+    charges = Charges(q, r, end, lowest, highest, penalties, turn, dt)
+    return charges, About(start, target, gain, middle, low, high), samples
+
+
+def asked(charges: Charges, about: About, samples: Array) -> list[Array]:
+    """Return the same as the inputs of `follow`, one row each: what `problem` takes apart."""
+    c, a = charges, about
+    given = (
+        a.start, a.target, samples, a.states[: samples.shape[1]], a.gain, (a.low, a.high), c.q,
+        c.r, c.end, (c.low, c.high), c.penalties, c.turn, c.dt,
+    )  # fmt: skip
+    return [np.clip(np.asarray(part, dtype=float)[None], -NO_LIMIT, NO_LIMIT) for part in given]
 
 
 def _step(model: AbstractDynamics, x: Array, u: Array, dt: Array) -> Array:

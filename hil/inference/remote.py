@@ -17,9 +17,11 @@ from msgspec import Meta
 from hil.config import Settings
 from hil.errors import ConfigError, LinkError
 from hil.inference.client import InferenceClient, model_of
+from hil.inference.operations import asked
 from hil.links.zeromq import Address, Keys
 from hil.messages.inference import HIGHEST, LOWEST, Result
 from hil.models.base import AbstractLearnedDynamics, Linearisation
+from hil.models.rollouts import About, Charges, Followed
 from hil.types import AnyArray, Array
 
 
@@ -107,20 +109,13 @@ class RemoteModel(AbstractLearnedDynamics):
         found = self._ask("rollout", x, inputs, np.array([dt]))
         return found[0] if found else np.full((*inputs.shape[:2], self.nx), np.nan)
 
-    def rollout_cost(
-        self, x: Array, inputs: Array, dt: float, reference: Array,
-        state_weights: Array, input_weights: Array, end_weights: Array,
-    ) -> Array:  # fmt: skip
-        """Return Σ_k eᵀ diag(q) e + uᵀ diag(r) u, and e_Nᵀ end e_N, of n rollouts: (n,).
-
-        e = x − reference; reference, state_weights (nx,); input_weights (nu,); end_weights
-        (nx, nx). Infinite where no answer came: no such plan is chosen.
-        """
-        weighing = (reference, state_weights, input_weights, end_weights)
-        found = self._ask(
-            "rollout_cost", x, inputs, np.array([dt]), *(array[None] for array in weighing)
-        )
-        return found[0] if found else np.full(len(inputs), np.inf)
+    def follow(self, charges: Charges, about: About, samples: Array) -> Followed | None:
+        """Return what samples (n, N, nu) cost, and the cheapest; None where no answer came."""
+        found = self._ask("follow", *asked(charges, about, samples))
+        if not found:
+            return None
+        costs, inputs, states = (part[0] for part in found)
+        return Followed(costs, inputs, np.concatenate([about.start[None], states]))
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,25 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from hil.errors import ConfigError
-from hil.inference.operations import of_dynamics
+from hil.inference.operations import of_dynamics, problem
 from hil.inference.settings import ModelSettings
-from hil.models.fnode import FnodeModel, FnodeSettings, layout
-from hil.models.mechanical import MechanicalModel, terms
 from hil.models.operation import Operation
-from hil.models.stored import StoredModel
+from hil.models.torch_dynamics import Policies, Tensor, rebuilt, rk4
 from hil.types import AnyArray
-
-Tensor = Any  # torch is no dependency: its types are not known where it is not installed
-Acceleration = Callable[[Tensor, Tensor], Tensor]
-"""(n, nq) from x (n, nx) and u (n, nu)."""
 
 
 class TorchBackend:
-    """Computes the operations of an FNODE, free or of mechanical form.
+    """Computes the operations of the cart-pole's equations or an FNODE, free or mechanical.
 
     fixed: pad to fixed shapes and keep their buffers; None: on CUDA. Raises ConfigError where
     CUDA is absent or the model is another.
@@ -50,24 +43,17 @@ class TorchBackend:
                 f"{where}.dtype: float64 is computed on the processor alone; float32 or bfloat16"
             )
         torch.set_num_threads(settings.threads)
-        inner = model.model if isinstance(model, StoredModel) else model
-        inner_type = getattr(torch, settings.dtype)
-        if isinstance(inner, FnodeModel):
-            self._acceleration = _free(inner, self._device, inner_type)
-        elif isinstance(inner, MechanicalModel):
-            self._acceleration = _mechanical(inner, self._device, inner_type)
-        else:
-            raise ConfigError(
-                f"{where}: {type(inner).__name__} is computed with device cpu, dtype float64 only"
-            )
+        inner = getattr(torch, settings.dtype)
+        self._acceleration = rebuilt(model, self._device, where, inner=inner)
+        self._policies = Policies(self._acceleration)
         self._fixed = self._device.type == "cuda" if fixed is None else fixed
         self._shapes: dict[Any, FixedShape] = {}
-        self.operations = {operation.name: operation for operation in of_dynamics(inner)}
+        self.operations = {operation.name: operation for operation in of_dynamics(model)}
         self._functions: dict[str, Callable[..., Sequence[Tensor]]] = {
             "acceleration": lambda x, u: [self._acceleration(x, u)],
             "linearise": self._linearise,
             "rollout": self._rollout,
-            "rollout_cost": self._rollout_cost,
+            "follow": self._follow,
         }
 
     def run(self, operation: Operation, inputs: Sequence[AnyArray]) -> Sequence[AnyArray]:
@@ -102,33 +88,14 @@ class TorchBackend:
     def _rollout(self, x: Tensor, inputs: Tensor, dt: Tensor) -> Sequence[Tensor]:
         states = []
         for k in range(inputs.shape[1]):
-            x = self._step(x, inputs[:, k], dt[:, None])
+            x = rk4(self._acceleration, x, inputs[:, k], dt[:, None])
             states.append(x)
         return [torch.stack(states, dim=1)]
 
-    def _rollout_cost(
-        self, x: Tensor, inputs: Tensor, dt: Tensor, reference: Tensor,
-        state_weights: Tensor, input_weights: Tensor, end_weights: Tensor,
-    ) -> Sequence[Tensor]:  # fmt: skip
-        cost = torch.zeros(x.shape[0], device=x.device)
-        for k in range(inputs.shape[1]):
-            u, error = inputs[:, k], x - reference
-            cost = cost + (state_weights * error**2).sum(1) + (input_weights * u**2).sum(1)
-            x = self._step(x, u, dt[:, None])
-        error = x - reference
-        return [cost + torch.einsum("ni,nij,nj->n", error, end_weights, error)]
-
-    def _step(self, x: Tensor, u: Tensor, dt: Tensor) -> Tensor:
-        nq = x.shape[1] // 2
-
-        def slope(state: Tensor) -> Tensor:
-            return torch.cat([state[:, nq:], self._acceleration(state, u)], dim=1)
-
-        k1 = slope(x)
-        k2 = slope(x + 0.5 * dt * k1)
-        k3 = slope(x + 0.5 * dt * k2)
-        k4 = slope(x + dt * k3)
-        return x + (dt / 6.0) * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+    def _follow(self, *given: Tensor) -> Sequence[Tensor]:
+        each = [self._policies.follow(*problem(row)) for row in zip(*given, strict=True)]
+        costs, inputs, states = (torch.stack(column) for column in zip(*each, strict=True))
+        return costs, inputs, states[:, 1:]
 
 
 def padded(rows: int) -> int:
@@ -193,70 +160,3 @@ class FixedShape:
         if self._graph is not None:
             torch.cuda.current_stream().synchronize()
         return [back.numpy()[:rows] for back in self._back]
-
-
-def _tensor(array: AnyArray, device: Any, dtype: Any = torch.float32) -> Tensor:
-    return torch.tensor(np.ascontiguousarray(array), device=device).to(dtype)
-
-
-def _features(settings: FnodeSettings, device: Any) -> Acceleration:
-    """Return what makes the unscaled inputs of the network, (n, width)."""
-    at = layout(settings)
-    turning = dict(zip(at.angles, at.sines, strict=True))
-    order = sorted(
-        [*turning.items(), *zip(at.positions, at.plain, strict=True)], key=lambda p: p[1]
-    )
-
-    def found(x: Tensor, u: Tensor) -> Tensor:
-        columns = []
-        for index, _ in order:
-            q = x[:, index : index + 1]
-            columns += [torch.sin(q), torch.cos(q)] if index in turning else [q]
-        return torch.cat([*columns, x[:, settings.nq :], u], dim=1)
-
-    return found
-
-
-def _free(model: FnodeModel, device: Any, inner: Any) -> Acceleration:
-    w, features = model.weights, _features(model.settings, device)
-    mean, scale = _tensor(w.input_mean, device), _tensor(w.input_scale, device)
-    layers = [(_tensor(a, device, inner).T, _tensor(b, device, inner)) for a, b in w.hidden]
-    last, skip = _tensor(w.last, device, inner).T, _tensor(w.skip, device).T
-    offset = _tensor(w.offset, device)
-    out_mean, out_scale = _tensor(w.output_mean, device), _tensor(w.output_scale, device)
-
-    def acceleration(x: Tensor, u: Tensor) -> Tensor:
-        z = (features(x, u) - mean) / scale
-        h = z.to(inner)
-        for weight, bias in layers:
-            h = torch.tanh(torch.addmm(bias, h, weight))
-        return out_mean + out_scale * ((h @ last).float() + z @ skip + offset)
-
-    return acceleration
-
-
-def _mechanical(model: MechanicalModel, device: Any, inner: Any) -> Acceleration:
-    w, settings, features = model.weights, model.settings, _features(model.settings, device)
-    at, nq = layout(settings), settings.nq
-    positions = slice(0, at.velocities)
-    mean, scale = (
-        _tensor(w.input_mean[positions], device),
-        _tensor(w.input_scale[positions], device),
-    )
-    of_v, of_u = w.input_scale[at.velocities : at.inputs], w.input_scale[at.inputs :]
-    gain = 1.0 / terms(of_v[None], of_u[None])[0]  # (T,)
-    layers = [(_tensor(a, device, inner).T, _tensor(b, device, inner)) for a, b in w.hidden]
-    last = _tensor((w.last * gain[:, None]).reshape(-1, w.last.shape[2]), device, inner).T
-    constant = _tensor(w.constant * gain, device)
-    first, second = (torch.tensor(i, device=device) for i in np.triu_indices(nq))
-
-    def acceleration(x: Tensor, u: Tensor) -> Tensor:
-        h = ((features(x, u)[:, positions] - mean) / scale).to(inner)
-        for weight, bias in layers:
-            h = torch.tanh(torch.addmm(bias, h, weight))
-        v = x[:, nq:]
-        found = torch.cat([torch.ones_like(v[:, :1]), u, v, v[:, first] * v[:, second]], dim=1)
-        coefficients = (h @ last).float().reshape(len(x), nq, -1) + constant
-        return (coefficients * found[:, None]).sum(2)
-
-    return acceleration

@@ -69,7 +69,10 @@ def validate(config: Config) -> dict[str, str]:
     for where in ("board", "model", "estimator", "control", "excitation", "training"):
         table = getattr(config, where)
         if table is not None:
-            settings_of(table, where)
+            rest = dict(table)
+            if where == "estimator" and "model" in rest:
+                settings_of(rest.pop("model"), "estimator.model")
+            settings_of(rest, where)
             parts[where] = table["kind"]
     if config.adaptation is not None:
         adapt = check(config.adaptation, AdaptSettings, "adaptation")

@@ -68,14 +68,11 @@ class Parts:
         config, period = self._config, self.period_s
         assert config.estimator is not None
         assert config.control is not None
-        estimator: AbstractEstimator = build(
-            _paced(config.estimator, "estimator", period), "estimator", dynamics=model
-        )
-        controller: AbstractController = build(
-            _paced(config.control, "control", period), "control", dynamics=model
-        )
+        estimator: AbstractEstimator = _made(config.estimator, "estimator", period, model)
+        controller: AbstractController = _made(config.control, "control", period, model)
         if config.fallback is not None and hasattr(model, "domain"):
-            controller = DomainGuard(controller, model, _fallback(config.fallback, period))
+            fallback: AbstractController = _made(config.fallback, "fallback", period, None)
+            controller = DomainGuard(controller, model, fallback)
         return estimator, controller
 
     def close(self) -> None:
@@ -103,12 +100,13 @@ def _adapt(config: Config, model: AbstractDynamics) -> AdaptSettings | None:
     return settings
 
 
-def _fallback(table: dict[str, Any], period: float) -> AbstractController:
-    """Return the controller for outside the model's data, on a model of its own."""
+def _made(table: dict[str, Any], where: str, period: float, model: AbstractDynamics | None) -> Any:
+    """Return a part around a model: one of its own (`where.model`), or the one given."""
     rest = dict(table)
-    model = build(rest.pop("model", {}), "fallback.model")
-    made: AbstractController = build(_paced(rest, "fallback", period), "fallback", dynamics=model)
-    return made
+    own = rest.pop("model", None if model is not None else {})
+    if own is not None:
+        model = build(own, f"{where}.model")
+    return build(_paced(rest, where, period), where, dynamics=model)
 
 
 def _paced(table: dict[str, Any], where: str, period: float) -> dict[str, Any]:

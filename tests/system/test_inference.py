@@ -22,23 +22,36 @@ import numpy as np
 import pytest
 import zmq
 
-from hil.config import Config, load
+from hil.config import Config, build, check, load
 from hil.control.base import SolutionStatus
 from hil.control.formulation import MpcSettings
 from hil.control.linear_mpc import LinearMpc
+from hil.control.mppi import Mppi, MppiSettings
 from hil.errors import InputError, LeaseError
 from hil.inference.client import InferenceClient, model_of, results
 from hil.inference.remote import RemoteModel, RemoteModelSettings
 from hil.links.zeromq import Address
+from hil.loop import Answer, ControlLoop, LoopSettings
+from hil.mechanics.integrate import rk4
 from hil.messages import bus
 from hil.messages import inference as said
 from hil.models import store
+from hil.models.analytic import CartPoleModel
 from hil.models.fnode import FnodeModel
+from hil.models.rollouts import TURN, About, Charges, rollouts_for
 from hil.services import infer
+from hil.types import Array
 from tests.contract.test_models import untrained_fnode
 from tests.system.rigs import until
+from tests.unit.loop.test_loop import RecordedRig, Seen
 
 ADDRESS = Address("ipc", "inference", "inference")
+SHIPPED = Path(__file__).parents[2] / "configs" / "inference.toml"
+EQUATIONS = {"kind": "hil.models.analytic:CartPoleModel"}
+SAMPLER: dict[str, Any] = {
+    "horizon": 12, "dt": 0.02, "input_limits": [[-20.0, 20.0]],
+    "state_weights": [10.0, 10.0, 1.0, 1.0], "input_weights": [0.05],
+}  # fmt: skip
 X, U = np.array([[0.1, 0.2, -0.3, 0.4]]), np.array([[1.5]])
 
 
@@ -50,7 +63,7 @@ def free_port() -> int:
 
 
 def config(path: Path, **model: Any) -> Config:
-    table = {"models": {"fnode": {"path": str(path), **model}}}
+    table = {"models": {"fnode": {"path": str(path)} | model}}
     return Config(name="inference", inference=table)
 
 
@@ -122,11 +135,8 @@ def test_answers_are_those_of_the_model_and_come_in_batches(stored: Path) -> Non
             assert distance[0] == pytest.approx(model.domain(x[0], u[0]))
         plan = random.normal(size=(3, 5, 1))
         (states,) = results(client.ask("fnode", "rollout", X, plan, np.array([0.02])))
-        weights = [np.ones((1, 4)), np.ones((1, 4)), np.ones((1, 1)), np.eye(4)[None]]
-        (cost,) = results(client.ask("fnode", "rollout_cost", X, plan, np.array([0.02]), *weights))
-        path = np.concatenate([np.broadcast_to(X, (3, 4))[:, None], states], axis=1)
-        expected = ((path - 1) ** 2).sum((1, 2)) + (plan**2).sum((1, 2))
-        np.testing.assert_allclose(cost, expected, rtol=1e-12)
+        after = rk4(model.acceleration, np.repeat(X, 3, 0), plan[:, 0], 0.02)
+        np.testing.assert_allclose(states[:, 0], after, rtol=1e-12)
         single = client.ask("fnode", "acceleration", X.astype("f4"), U.astype("f4"))
         assert results(single)[0].dtype == np.float32
         seqs = {client.send("fnode", "linearise", X, U, timeout=20.0) for _ in range(200)}
@@ -310,6 +320,85 @@ def test_a_swap_under_load_loses_nothing(stored: Path, tmp_path: Path) -> None:
             infer.swap(found, f"other={near}", lambda _: None)
 
 
+def sampled() -> tuple[Charges, About, Array]:
+    """Return samples about a plan, with limits on states and inputs, and open sides."""
+    random, inf = np.random.default_rng(3), np.inf
+    about = About(
+        X[0], np.zeros(4), random.normal(0.0, 3.0, (1, 4)), random.normal(0.0, 0.2, (13, 4)),
+        np.array([-0.5]), np.array([inf]),
+    )  # fmt: skip
+    return (
+        Charges(
+            np.array([10.0, 10.0, 1.0, 1.0]), np.array([0.05]), np.eye(4) + 0.1,
+            np.array([-inf, -0.1, -inf, -inf]), np.array([inf, 0.1, inf, inf]),
+            np.array([0.0, 300.0, 0.0, 0.0]), np.array([TURN, 0.0, 0.0, 0.0]), 0.02,
+        ),
+        about,
+        random.normal(0.0, 2.0, (40, 12, 1)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["FNODE", "equations"])
+def test_samples_followed_there_are_followed_as_here(stored: Path, kind: str) -> None:
+    """To the last bit; and a sampling controller plans the same to the last bit."""
+    found, model = config(stored), store.load(stored).model
+    if kind == "equations":
+        found, model = config(Path(), path="", model=EQUATIONS), CartPoleModel()
+    with (
+        serving(found),
+        contextlib.closing(RemoteModel(RemoteModelSettings(model="fnode", deadline=5))) as far,
+    ):
+        charges, about, samples = sampled()
+        here = build(rollouts_for(model), "", dynamics=model, charges=charges)
+        there = far.follow(charges, about, samples)
+        assert there is not None
+        for got, want in zip(there, here.follow(about, samples), strict=True):
+            np.testing.assert_array_equal(got, want)
+        assert about.low[0] == there.inputs.min()  # a limit was met
+        settings = check({**SAMPLER, "samples": 64, "block": 32}, MppiSettings, "control")
+        local, remote = (Mppi(settings, dynamics=d) for d in (model, far))
+        for x in np.random.default_rng(2).normal(0.0, 0.1, (3, 4)):
+            plan, wanted = remote.solve(x, np.zeros(4)), local.solve(x, np.zeros(4))
+            assert plan.status is SolutionStatus.SAMPLED
+            np.testing.assert_array_equal(plan.inputs, wanted.inputs)
+        assert far.misses == 0
+
+
+def test_an_inference_process_that_is_killed_ends_in_the_declared_answer() -> None:
+    """Shifted, shifted, safe: the next inputs of the last plan, then the stop."""
+    served = subprocess.Popen(
+        [sys.executable, "-m", "hil", "infer", str(SHIPPED), "--set", "inference.metrics=0"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert served.stderr is not None
+        while "ctrl-C" not in (line := served.stderr.readline()):
+            assert line, "it ended"
+        far = RemoteModel(RemoteModelSettings(model="cart_pole", deadline=2.0))
+        with contextlib.closing(far):
+            controller = Mppi(check(SAMPLER, MppiSettings, "control"), dynamics=far)
+            rig = RecordedRig()
+            loop = ControlLoop(
+                rig, Seen(), controller, LoopSettings(duration=1.0), period_s=0.02,
+                reference=lambda t: np.array([0.0, 0.1, 0.0, 0.0]),
+            )  # fmt: skip
+            steps = []
+            for step in loop.run():
+                steps.append(step)
+                if len(steps) == 4:
+                    os.kill(served.pid, signal.SIGKILL)
+                    served.wait()
+        answers = [step.answer for step in steps]
+        assert answers == [Answer.PLAN] * 4 + [Answer.SHIFTED] * 2 + [Answer.SAFE]
+        plan = steps[3].solution.inputs
+        np.testing.assert_array_equal([steps[4].u, steps[5].u], plan[1:3])
+        assert far.misses > 0
+        assert "no plan in 3 periods: no rollout was followed in time" in rig.stopped
+    finally:
+        served.kill()
+        served.communicate()
+
+
 def test_a_remote_model_plans_as_the_model_does_and_a_miss_is_no_plan(stored: Path) -> None:
     problem = MpcSettings(
         horizon=10, dt=0.05, terminal="lqr", linearise="state", discretise="rk4",
@@ -334,11 +423,7 @@ def test_a_remote_model_plans_as_the_model_does_and_a_miss_is_no_plan(stored: Pa
             try:
                 assert np.isnan(hurried.linearise(X[0], U[0]).by_state).all()
                 assert hurried.domain(X[0], U[0]) == np.inf
-                assert np.isinf(
-                    hurried.rollout_cost(
-                        X, np.zeros((3, 2, 1)), 0.1, np.zeros(4), np.ones(4), np.ones(1), np.eye(4)
-                    )
-                ).all()
+                assert hurried.follow(*sampled()) is None
                 assert hurried.misses == 3
                 there._dynamics = hurried
                 there.reset()
@@ -351,8 +436,7 @@ def test_a_remote_model_plans_as_the_model_does_and_a_miss_is_no_plan(stored: Pa
 
 def test_the_verb_serves_the_shipped_configuration(tmp_path: Path) -> None:
     port = free_port()
-    where = Path(__file__).parents[2] / "configs" / "inference.toml"
-    command = [sys.executable, "-m", "hil", "infer", str(where)]
+    command = [sys.executable, "-m", "hil", "infer", str(SHIPPED)]
     served = subprocess.Popen(
         [*command, "--set", f"inference.metrics={port}", "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -362,7 +446,7 @@ def test_the_verb_serves_the_shipped_configuration(tmp_path: Path) -> None:
         while "ctrl-C" not in (line := served.stderr.readline()):
             assert line, "it ended"
         with pytest.raises(LeaseError, match="serves it already"):
-            infer.serve_until(load(where), threading.Event(), lambda _: None)
+            infer.serve_until(load(SHIPPED), threading.Event(), lambda _: None)
         with contextlib.closing(InferenceClient(ADDRESS)) as client:
             results(client.ask("cart_pole", "linearise", X, U))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
@@ -392,8 +476,7 @@ def test_the_verb_serves_the_shipped_configuration(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_served_is_one_line(settings: list[str], said_so: str) -> None:
-    where = Path(__file__).parents[2] / "configs" / "inference.toml"
-    command = [sys.executable, "-m", "hil", "infer", str(where), "--set", "inference.metrics=0"]
+    command = [sys.executable, "-m", "hil", "infer", str(SHIPPED), "--set", "inference.metrics=0"]
     command += [word for setting in settings for word in ("--set", setting)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr

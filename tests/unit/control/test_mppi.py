@@ -12,19 +12,20 @@ from hil.control import mppi
 from hil.control.base import SolutionStatus
 from hil.control.formulation import Formulation, MpcSettings
 from hil.control.mppi import Mppi, MppiSettings
-from hil.control.rollouts import (
+from hil.errors import ConfigError
+from hil.mechanics.cart_pole import CartPoleParameters
+from hil.models.analytic import CartPoleModel
+from hil.models.base import AbstractDynamics
+from hil.models.rollouts import (
     TURN,
     About,
     AbstractRollouts,
     BatchedRollouts,
     Charges,
     CompiledRollouts,
+    Followed,
     NoSettings,
 )
-from hil.errors import ConfigError
-from hil.mechanics.cart_pole import CartPoleParameters
-from hil.models.analytic import CartPoleModel
-from hil.models.base import AbstractDynamics
 from hil.types import Array
 from tests.contract.test_models import untrained_fnode, untrained_mechanical
 from tests.unit.control.loops import plant
@@ -83,11 +84,13 @@ def test_the_kernel_costs_what_numpy_costs() -> None:
     about, samples = problem()
     fast = CompiledRollouts(NoSettings(), dynamics=model, charges=CHARGES)
     plain = BatchedRollouts(NoSettings(), dynamics=model, charges=CHARGES)
-    np.testing.assert_allclose(fast.costs(about, samples), plain.costs(about, samples), rtol=1e-9)
-    for mine, theirs in zip(
-        fast.trace(about, samples[0]), plain.trace(about, samples[0]), strict=True
-    ):
+    for mine, theirs in zip(fast.follow(about, samples), plain.follow(about, samples), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+    costs, inputs, states = fast.follow(about, samples)
+    alone = fast.follow(about, samples[int(np.argmin(costs))][None])
+    assert costs.min() == alone.costs[0]
+    np.testing.assert_array_equal(inputs, alone.inputs)
+    np.testing.assert_array_equal(states, alone.states)
     with pytest.raises(ConfigError, match="CompiledRollouts knows the equations"):
         CompiledRollouts(NoSettings(), dynamics=untrained_fnode(), charges=CHARGES)
 
@@ -95,16 +98,17 @@ def test_the_kernel_costs_what_numpy_costs() -> None:
 @pytest.mark.parametrize("make", [CartPoleModel, untrained_fnode, untrained_mechanical])
 def test_torch_costs_what_numpy_costs(make: Any) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from hil.control.torch_rollouts import TorchRollouts, TorchRolloutsSettings
+    from hil.models.torch_rollouts import TorchRollouts, TorchRolloutsSettings
 
     about, samples = problem(1)
     model: AbstractDynamics = make()
     plain = BatchedRollouts(NoSettings(), dynamics=model, charges=CHARGES)
-    expected = plain.costs(about, samples)
+    expected = plain.follow(about, samples)
     for precision, rtol in (("float64", 1e-9), ("float32", 1e-3)):
         settings = check({"precision": precision}, TorchRolloutsSettings, "rollouts")
-        found = TorchRollouts(settings, dynamics=model, charges=CHARGES).costs(about, samples)
-        np.testing.assert_allclose(found, expected, rtol=rtol)
+        found = TorchRollouts(settings, dynamics=model, charges=CHARGES).follow(about, samples)
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol)
     with pytest.raises(ConfigError, match=r"rollouts.device: 'nowhere'"):
         TorchRollouts(TorchRolloutsSettings(device="nowhere"), dynamics=model, charges=CHARGES)
 
@@ -162,12 +166,9 @@ class Slow(AbstractRollouts):
     ) -> None:
         self._inner = CompiledRollouts(settings, dynamics=dynamics, charges=charges)
 
-    def costs(self, about: About, samples: Array) -> Array:
+    def follow(self, about: About, samples: Array) -> Followed | None:
         Slow.now += 1.0 if len(samples) > 1 else 0.0
-        return self._inner.costs(about, samples)
-
-    def trace(self, about: About, sample: Array) -> tuple[Array, Array]:
-        return self._inner.trace(about, sample)
+        return self._inner.follow(about, samples)
 
 
 @pytest.mark.parametrize(("budget", "blocks"), [(0.0, 8), (0.5, 1), (3.5, 3), (9.0, 8)])

@@ -8,8 +8,9 @@ import pytest
 from hil.errors import ConfigError
 from hil.inference.backend import NumpyBackend, make_backend, warm_up
 from hil.inference.settings import ModelSettings
-from hil.models.analytic import CartPoleModel
 from hil.models.base import AbstractDynamics
+from hil.models.linear import LinearModel
+from hil.models.rollouts import TURN
 from tests.contract.test_models import from_the_store, untrained_fnode, untrained_mechanical
 
 pytest.importorskip("torch", reason="torch is not installed (extra `gpu`)")
@@ -37,10 +38,16 @@ def test_every_operation_is_that_of_the_model(model: AbstractDynamics, fixed: bo
     for rows in (5, 3, 5):  # the second is shorter than the shape the first left behind
         for name, operation in truth.operations.items():
             inputs = [
-                random.normal(0.0, 1.0, (rows, *f.sized((("N", 6),)))) for f in operation.inputs
+                random.normal(0.0, 1.0, (rows, *f.sized((("N", 6), ("n", 4)))))
+                for f in operation.inputs
             ]
-            if "rollout" in name:
-                inputs[2] = np.full(rows, 0.02)
+            given = dict(zip([f.name for f in operation.inputs], inputs, strict=True))
+            if "dt" in given:
+                given["dt"][:] = 0.02
+            if name == "follow":
+                given["turn"][:] = [TURN, 0.0, 0.0, 0.0]
+                for limits in ("input_limits", "state_limits"):
+                    given[limits].sort(axis=1)
             wanted = truth.run(operation, inputs)
             found = mine.run(mine.operations[name], [array.astype("f4") for array in inputs])
             for got, want in zip(found, wanted, strict=True):
@@ -64,8 +71,8 @@ def test_it_is_chosen_by_the_configuration_and_warms_up() -> None:
 
 
 def test_what_it_cannot_do_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="CartPoleModel is computed with device cpu"):
-        make_backend(CartPoleModel(), settings(), "here")
+    with pytest.raises(ConfigError, match="here: LinearModel cannot be rebuilt"):
+        make_backend(LinearModel(np.zeros((2, 6))), settings(), "here")
     import torch
 
     if not torch.cuda.is_available():

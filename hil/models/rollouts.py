@@ -12,15 +12,15 @@ and hardly one is worth anything; with it they stay together.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from hil.compiled import in_order, threaded
 from hil.config import Settings
-from hil.control.discretise import advance
 from hil.errors import ConfigError
 from hil.mechanics.cart_pole_steps import constants, free_step
+from hil.mechanics.integrate import rk4
 from hil.models.analytic import CartPoleModel
 from hil.models.base import AbstractDynamics
 from hil.types import Array
@@ -52,6 +52,14 @@ class About(NamedTuple):
     high: Array  # (nu,)
 
 
+class Followed(NamedTuple):
+    """What samples cost, and the cheapest of them as it went."""
+
+    costs: Array  # (n,), not finite where a rollout is not
+    inputs: Array  # (N, nu), of the cheapest, feedback and limits in it
+    states: Array  # (N + 1, nx), of the cheapest
+
+
 class NoSettings(Settings, frozen=True, kw_only=True):
     """Nothing to choose."""
 
@@ -60,12 +68,8 @@ class AbstractRollouts(ABC):
     """Follows samples with a model and charges them: `Rollouts(settings, dynamics=, charges=)`."""
 
     @abstractmethod
-    def costs(self, about: About, samples: Array) -> Array:
-        """Return what samples (n, N, nu) cost, (n,); not finite where a rollout is not."""
-
-    @abstractmethod
-    def trace(self, about: About, sample: Array) -> tuple[Array, Array]:
-        """Return inputs (N, nu) and states (N + 1, nx) of one sample (N, nu)."""
+    def follow(self, about: About, samples: Array) -> Followed | None:
+        """Return what samples (n, N, nu) cost, and the cheapest; None: no answer came in time."""
 
 
 class BatchedRollouts(AbstractRollouts):
@@ -78,28 +82,25 @@ class BatchedRollouts(AbstractRollouts):
     ) -> None:
         self._dynamics, self._charges = dynamics, charges
 
-    def costs(self, about: About, samples: Array) -> Array:
-        """Return what samples (n, N, nu) cost, (n,)."""
-        c, x = self._charges, np.tile(about.start, (len(samples), 1))
-        total = np.zeros(len(samples))
-        with np.errstate(over="ignore", invalid="ignore"):  # what is lost is not followed
-            for k in range(samples.shape[1]):
-                u = self._input(about, samples[:, k], x, k)
-                total += self._charged(about, x, k) + (u * u) @ c.r
-                x = advance(self._dynamics, x, u, c.dt, 4)
-            error = _error(x - about.target, c.turn)
-            total += self._charged(about, x, -1) - (error * error) @ c.q
-            total += np.einsum("ni,ij,nj->n", error, c.end, error)
-        return total
-
-    def trace(self, about: About, sample: Array) -> tuple[Array, Array]:
-        """Return inputs (N, nu) and states (N + 1, nx) of one sample (N, nu)."""
-        inputs, states = np.empty_like(sample), np.empty_like(about.states)
+    def follow(self, about: About, samples: Array) -> Followed:
+        """Return what samples (n, N, nu) cost, and the cheapest."""
+        c, (count, horizon, nu) = self._charges, samples.shape
+        inputs = np.empty((horizon, count, nu))
+        states = np.empty((horizon + 1, count, len(about.start)))
         states[0] = about.start
-        for k, v in enumerate(sample):
-            inputs[k] = self._input(about, v[None], states[k][None], k)[0]
-            states[k + 1] = advance(self._dynamics, states[k], inputs[k], self._charges.dt, 4)
-        return inputs, states
+        costs = np.zeros(count)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is lost is not followed
+            for k in range(horizon):
+                x = states[k]
+                u = inputs[k] = self._input(about, samples[:, k], x, k)
+                costs += self._charged(about, x, k) + (u * u) @ c.r
+                states[k + 1] = rk4(self._dynamics.acceleration, x, u, c.dt)
+            x = states[-1]
+            error = _error(x - about.target, c.turn)
+            costs += self._charged(about, x, -1) - (error * error) @ c.q
+            costs += np.einsum("ni,ij,nj->n", error, c.end, error)
+        best = cheapest(costs)
+        return Followed(costs, inputs[:, best].copy(), states[:, best].copy())
 
     def _input(self, about: About, v: Array, x: Array, k: int) -> Array:
         u: Array = np.clip(v - (x - about.states[k]) @ about.gain.T, about.low, about.high)
@@ -135,20 +136,48 @@ class CompiledRollouts(AbstractRollouts):
         self._constants = constants(dynamics.parameters)
         self._constants[6:8] = 0.0  # no dry friction, as in the model
 
-    def costs(self, about: About, samples: Array) -> Array:
-        """Return what samples (n, N, 1) cost, (n,)."""
-        return _costs(self._constants, self._charges, about, samples)
+    def follow(self, about: About, samples: Array) -> Followed:
+        """Return what samples (n, N, 1) cost, and the cheapest."""
+        return Followed(*_followed(self._constants, self._charges, about, samples))
 
-    def trace(self, about: About, sample: Array) -> tuple[Array, Array]:
-        """Return inputs (N, 1) and states (N + 1, 4) of one sample (N, 1)."""
-        inputs, states = np.empty_like(sample), np.empty_like(about.states)
-        _follow(self._constants, self._charges, about, sample, inputs, states)
-        return inputs, states
+
+class FollowsSamples(Protocol):
+    """A model that follows samples itself, since it is somewhere else."""
+
+    def follow(self, charges: Charges, about: About, samples: Array) -> Followed | None:
+        """Return what samples (n, N, nu) cost, and the cheapest; None: no answer came in time."""
+
+
+class OwnRollouts(AbstractRollouts):
+    """Lets the model follow the samples, which it can; raises ConfigError for one that cannot."""
+
+    Settings: ClassVar[type[NoSettings]] = NoSettings
+
+    def __init__(self, settings: NoSettings, *, dynamics: Any, charges: Charges) -> None:
+        if not hasattr(dynamics, "follow"):
+            raise ConfigError(
+                f"control.rollouts.kind: {type(dynamics).__name__} follows no samples itself; "
+                "leave it out"
+            )
+        self._dynamics: FollowsSamples = dynamics
+        self._charges = charges
+
+    def follow(self, about: About, samples: Array) -> Followed | None:
+        """Return what samples (n, N, nu) cost, and the cheapest; None: no answer came in time."""
+        return self._dynamics.follow(self._charges, about, samples)
+
+
+def cheapest(costs: Array) -> int:
+    """Return which of the costs (n,) is the least finite one; 0 where none is."""
+    return int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
 
 
 def rollouts_for(dynamics: AbstractDynamics) -> dict[str, Any]:
-    """Return the table of the fastest rollouts of a model in this process."""
-    kind = CompiledRollouts if isinstance(dynamics, CartPoleModel) else BatchedRollouts
+    """Return the table of the fastest rollouts of a model; its own where it is elsewhere."""
+    if hasattr(dynamics, "follow"):
+        kind: type[AbstractRollouts] = OwnRollouts
+    else:
+        kind = CompiledRollouts if isinstance(dynamics, CartPoleModel) else BatchedRollouts
     return {"kind": f"{kind.__module__}:{kind.__name__}"}
 
 
@@ -197,10 +226,17 @@ def _follow(
 
 
 @threaded
-def _costs(p: Array, charges: Charges, about: About, samples: Array) -> Array:
-    """Return what samples (n, N, 1) cost, (n,)."""
+def _followed(
+    p: Array, charges: Charges, about: About, samples: Array
+) -> tuple[Array, Array, Array]:
+    """Return costs (n,), and inputs (N, 1) and states (N + 1, 4) of the cheapest sample."""
     count, horizon = samples.shape[0], samples.shape[1]
-    found, inputs, states = np.empty(count), np.empty((horizon, 1)), np.empty((horizon + 1, 4))
+    costs, inputs, states = np.empty(count), np.empty((horizon, 1)), np.empty((horizon + 1, 4))
+    best, least = 0, np.inf
     for n in range(count):
-        found[n] = _follow(p, charges, about, samples[n], inputs, states)
-    return found
+        costs[n] = _follow(p, charges, about, samples[n], inputs, states)
+        if costs[n] < least:
+            best, least = n, costs[n]
+    if best != count - 1:  # the last one is there already
+        _follow(p, charges, about, samples[best], inputs, states)
+    return costs, inputs, states
