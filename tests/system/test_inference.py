@@ -62,8 +62,8 @@ def free_port() -> int:
         return port
 
 
-def config(path: Path, **model: Any) -> Config:
-    table = {"models": {"fnode": {"path": str(path)} | model}}
+def config(path: Path | None, **model: Any) -> Config:
+    table = {"models": {"fnode": ({"path": str(path)} if path else {}) | model}}
     return Config(name="inference", inference=table)
 
 
@@ -343,7 +343,7 @@ def test_samples_followed_there_are_followed_as_here(stored: Path, kind: str) ->
     """To the last bit; and a sampling controller plans the same to the last bit."""
     found, model = config(stored), store.load(stored).model
     if kind == "equations":
-        found, model = config(Path(), path="", model=EQUATIONS), CartPoleModel()
+        found, model = config(None, model=EQUATIONS), CartPoleModel()
     with (
         serving(found),
         contextlib.closing(RemoteModel(RemoteModelSettings(model="fnode", deadline=5))) as far,
