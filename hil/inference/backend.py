@@ -69,12 +69,15 @@ def make_backend(model: Any, settings: ModelSettings, where: str) -> Backend:
     return TorchBackend(model, settings, where)
 
 
-def warm_up(backend: Backend, settings: ModelSettings) -> None:
-    """Run every operation as it will be run: what is compiled or captured is, after this."""
+def warm_up(backend: Backend, settings: ModelSettings, rows: Sequence[int] = ()) -> None:
+    """Run every operation as it will be run: what is compiled or captured is, after this.
+
+    rows: of the batches; empty: those that are computed another way each.
+    """
     for operation in backend.operations.values():
-        for rows in (*WARM_ROWS, settings.limits.rows(operation.name)):
+        for count in rows or (*WARM_ROWS, settings.limits.rows(operation.name)):
             inputs = [
-                np.zeros((rows, *f.sized(operation.example)), backend.dtype)
+                np.zeros((count, *f.sized(operation.example)), backend.dtype)
                 for f in operation.inputs
             ]
             backend.run(operation, inputs)

@@ -23,12 +23,12 @@ from hil.inference.lane import Lane
 from hil.inference.queue import NEVER, Pending
 from hil.inference.settings import inference_settings
 from hil.inference.tally import Tally
-from hil.links.zeromq import BusServer
+from hil.links.zeromq import BusServer, send_frames
 from hil.messages import bus
 from hil.messages import inference as said
 from hil.types import AnyArray
 
-EVENTS, POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+EVENTS, POLLIN, NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
 FINE_S = 0.01  # shorter waits are to end in time
 LOOK_S = 0.05  # longest wait before the end is looked for
 AT_ONCE = 64  # messages taken in before the workers are heard again
@@ -81,6 +81,8 @@ class Front:
                 if until.is_set():
                     ending()
                     return
+            for lane in self.lanes.values():
+                lane.wait()
             self._server = BusServer(self.address, self._keys)
             # Who has gone is to be noticed, and counted.
             self._server.command.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -125,14 +127,18 @@ class Front:
             lane.step(now, ready)
 
     def _take_in(self) -> None:
+        assert self._server is not None
+        self._touched = True
         for _ in range(AT_ONCE):
-            if not self._has_message():
+            try:
+                found = self._server.receive(wait=False)
+            except TimeoutError:
                 self._touched = False
                 return
-            self._touched = True
-            assert self._server is not None
-            with contextlib.suppress(TimeoutError):
-                self._accept(*self._server.receive(wait=False))
+            more = self._touched = self._has_message()
+            self._accept(*found, alone=not more)
+            if not more:
+                return  # what the answer may have used up the signal of is looked for in `_wait`
 
     def _has_message(self) -> bool:
         assert self._server is not None
@@ -160,7 +166,7 @@ class Front:
 
     # -- requests -------------------------------------------------------------------------
 
-    def _accept(self, sender: bytes, frames: list[bytes], role: bus.Role) -> None:
+    def _accept(self, sender: bytes, frames: list[bytes], role: bus.Role, *, alone: bool) -> None:
         now = time.monotonic_ns()
         try:
             request, arrays = bus.unpack(self._decoder, frames)
@@ -182,7 +188,7 @@ class Front:
         elif isinstance(request, said.Swap):
             self._swap(sender, request)
         else:
-            self._ask(sender, request, arrays, now)
+            self._ask(sender, request, arrays, now, alone)
 
     def _swap(self, sender: bytes, request: said.Swap) -> None:
         lane = self.lanes.get(request.model)
@@ -192,7 +198,9 @@ class Front:
         else:
             self._say(sender, said.Swapping, request.seq)
 
-    def _ask(self, sender: bytes, ask: said.Ask, arrays: list[AnyArray], now: int) -> None:
+    def _ask(
+        self, sender: bytes, ask: said.Ask, arrays: list[AnyArray], now: int, alone: bool
+    ) -> None:
         lane = self.lanes.get(ask.model)
         if lane is None:
             self.malformed += 1
@@ -207,6 +215,8 @@ class Front:
             return
         if pending.deadline_ns <= now and pending.action == "reject":
             self.late(lane, pending)
+        elif alone and lane.compute(pending):
+            return
         elif not lane.queue.offer(pending):
             tally.busy += 1
             self._say(sender, said.Busy, ask.seq, tally, queued=len(lane.queue))
@@ -295,7 +305,7 @@ class Front:
         self._touched = True
         try:
             frames = [sender, *bus.pack(reply, *arrays)]
-            self._server.command.send_multipart(frames, zmq.NOBLOCK, copy=True)
+            send_frames(self._server.command, frames, NOBLOCK)
         except zmq.ZMQError:  # it has gone, or takes nothing in
             if tally is not None:
                 tally.vanished += 1

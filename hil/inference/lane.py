@@ -15,6 +15,7 @@ import msgspec
 from hil import errors
 from hil.errors import HilError, RunError
 from hil.inference.channel import Finished, NoStart, Ready
+from hil.inference.direct import Direct
 from hil.inference.process import Batch, WorkerProcess
 from hil.inference.queue import NEVER, BatchQueue, Pending
 from hil.inference.settings import ModelSettings
@@ -61,6 +62,7 @@ class Lane:
         self._next_start = self._next_watch = 0
         self._candidate: WorkerProcess | None = None
         self._shadow: Shadow | None = None
+        self._direct = Direct(settings, f"inference.models.{name}")
         self._compared: tuple[list[AnyArray], int] | None = None  # the present's answer, its time
         self._refused: HilError | None = None
         self._start(time.monotonic_ns())
@@ -81,6 +83,10 @@ class Lane:
     def itemsize(self) -> int:
         """Of the numbers it computes with, bytes."""
         return 8 if self.settings.dtype == "float64" else 4
+
+    def wait(self) -> None:
+        """Wait until all of it is warm, once the worker is."""
+        self._direct.wait()
 
     def check_started(self) -> None:
         """Raise why the worker could not start, if it could not."""
@@ -103,6 +109,29 @@ class Lane:
         self._shadow = None
         self.swap_report = SwapReport(state="warming", path=path)
         return ""
+
+    def compute(self, request: Pending) -> bool:
+        """Compute and answer a request here and now, if it is one for that; return whether."""
+        if (
+            self._candidate is not None  # which is to see it
+            or self.ready is None
+            or self.queue.limits.max_queue_delay_ns
+            or self.queue.goes_before(request.priority)
+            or not self._direct.takes(request)
+        ):
+            return False
+        request.sent_ns = request.arrived_ns
+        begin = time.perf_counter_ns()
+        try:
+            outputs = self._direct.run(request)
+        except Exception as error:  # noqa: BLE001 - a defect of a model is the answer to it
+            self._desk.failed(self, request, f"{type(error).__name__}: {error}")
+            return True
+        self.batches += 1
+        self.rows += request.asked.rows
+        took = time.perf_counter_ns() - begin
+        self._desk.computed(self, request, outputs, took, request.asked.rows)
+        return True
 
     def step(self, now: int, ready: set[int]) -> None:
         """Hear the workers, answer what is late, send what is due, watch what takes too long.
@@ -175,6 +204,8 @@ class Lane:
         self.queue.took(batch.requests[0].key, now - batch.sent_ns)
         self.batches += 1
         self.rows += batch.asked.rows
+        if len(batch.requests) == 1:
+            self._direct.learn(batch.requests[0], said.compute_ns)
         if not said.error:
             self._let_compare(batch, inputs, outputs, said.compute_ns, now)
         self._dispatch(now)  # the next one is computed while this is answered
@@ -318,6 +349,7 @@ class Lane:
             return  # between two batches
         self._worker, self._candidate, self._shadow = candidate, None, None
         self.settings = candidate.settings
+        self._direct = Direct(self.settings, f"inference.models.{self.name}")
         self.trouble = ""
         self.swaps += 1
         if worker is not None:

@@ -66,7 +66,7 @@ class BatchQueue:
     """Requests that wait for one worker; times in ns, of one monotonic clock."""
 
     def __init__(self, limits: QueueLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._by_key: dict[Key, list[tuple[int, int, int, Pending]]] = {}
         self._by_deadline: list[tuple[int, int, Pending]] = []
         self._counts = [0] * (AFTER_ALL + 1)  # waiting, of each priority
@@ -78,7 +78,7 @@ class BatchQueue:
 
     def offer(self, request: Pending) -> bool:
         """Take a request in; False: the queue of its priority is full."""
-        if self._counts[request.priority] >= self._limits.max_queue_size:
+        if self._counts[request.priority] >= self.limits.max_queue_size:
             return False
         self._insert(request)
         return True
@@ -113,7 +113,7 @@ class BatchQueue:
             if not request.waiting:
                 continue
             self._remove(request)
-            full = self._counts[AFTER_ALL] >= self._limits.max_queue_size
+            full = self._counts[AFTER_ALL] >= self.limits.max_queue_size
             if request.action == "reject" or full:
                 late.append(request)
                 continue
@@ -149,13 +149,13 @@ class BatchQueue:
         heap = self._by_key[ready[0]]
         batch: list[Pending] = []
         rows = nbytes = 0
-        most = self._limits.rows(heap[0][3].operation.name)
+        most = self.limits.rows(heap[0][3].operation.name)
         while heap:
             request = heap[0][3]
             if request.waiting:
                 rows += request.asked.rows
                 nbytes += request.nbytes
-                over = rows > most or nbytes > self._limits.max_batch_bytes
+                over = rows > most or nbytes > self.limits.max_batch_bytes
                 if batch and (over or request.attempts):
                     break
                 self._remove(request)
@@ -164,6 +164,10 @@ class BatchQueue:
             if batch and batch[0].attempts:  # suspected of killing a worker: alone
                 break
         return batch
+
+    def goes_before(self, priority: int) -> bool:
+        """Return whether something waits that a request of this priority would wait for."""
+        return any(self._counts[: priority + 1])
 
     def took(self, key: Key, ns: int) -> None:
         """Learn how long a batch of a key took."""
@@ -192,22 +196,22 @@ class BatchQueue:
 
     def _closes(self, key: Key) -> int:
         """Return when the batch of a key closes, 0 when it has."""
-        if self._limits.max_queue_delay_ns == 0 or self._is_full(key):
+        if self.limits.max_queue_delay_ns == 0 or self._is_full(key):
             return 0
         waiting = [entry[3] for entry in self._by_key[key] if entry[3].waiting]
         oldest = min(request.arrived_ns for request in waiting)
         deadline = min(request.deadline_ns for request in waiting)
         needed = round(self._expected.get(key, 0.0))
-        return min(oldest + self._limits.max_queue_delay_ns, deadline - needed)
+        return min(oldest + self.limits.max_queue_delay_ns, deadline - needed)
 
     def _is_full(self, key: Key) -> bool:
-        most = self._limits.rows(key[0])
+        most = self.limits.rows(key[0])
         rows = nbytes = 0
         for *_, request in self._by_key[key]:
             if request.waiting:
                 rows += request.asked.rows
                 nbytes += request.nbytes
-                if rows >= most or nbytes >= self._limits.max_batch_bytes or request.attempts:
+                if rows >= most or nbytes >= self.limits.max_batch_bytes or request.attempts:
                     return True
         return False
 

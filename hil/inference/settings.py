@@ -45,6 +45,10 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     )
     max_queue_delay_us: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     max_queue_size: Annotated[int, Meta(ge=1, le=100_000, description="per priority")] = 256
+    direct_us: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="so short work the front computes"),
+    ] = 200
     default_timeout_us: Annotated[int, Meta(ge=0, description="0: none")] = 0
     slot_mib: Annotated[int, Meta(ge=1, le=4096, description="largest batch, in and out")] = 64
     stall: Annotated[float, Meta(gt=0, le=3600, description="for a batch, then: killed, s")] = 10.0

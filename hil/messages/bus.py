@@ -1,7 +1,8 @@
 """What processes say to each other: msgspec Structs as msgpack, arrays as extra frames.
 
 A message on the command and status sockets is `[header, array, array, …]`; the header is
-one tagged Struct, each `ArrayRef` in it describes the next array frame. Telemetry is
+one tagged Struct, each `ArrayRef` in it describes the next array frame. Several small arrays ride
+in one frame, each at a multiple of 8 bytes: frames take time, their bytes do not. Telemetry is
 `[topic, msgpack map, unix seconds as decimal text]`, which PlotJuggler reads as it is.
 Nothing is ever unpickled or evaluated, and a size is checked before it is believed.
 """
@@ -20,6 +21,8 @@ from hil.errors import LinkError
 from hil.types import AnyArray
 
 ARRAY_BYTES_MAX = 64 * 1024 * 1024
+TOGETHER = 4096  # bytes of several arrays that ride in one frame
+ALIGNED = 8
 Role = Literal["observe", "operate", "train", "admin"]
 ROLES: tuple[Role, ...] = ("observe", "operate", "train", "admin")
 
@@ -338,7 +341,15 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def pack(message: BusStruct, *arrays: AnyArray) -> list[bytes | memoryview]:
     """Return the frames of a message and its arrays, in the order of its ArrayRefs."""
-    return [_ENCODER.encode(message), *(np.ascontiguousarray(a).data.cast("B") for a in arrays)]
+    head = _ENCODER.encode(message)
+    if len(arrays) > 1 and sum([array.nbytes for array in arrays]) <= TOGETHER:
+        return [head, b"".join([_padded(array.tobytes()) for array in arrays])]
+    return [head, *(np.ascontiguousarray(a).data.cast("B") for a in arrays)]
+
+
+def _padded(content: bytes) -> bytes:
+    over = len(content) % ALIGNED
+    return content + bytes(ALIGNED - over) if over else content
 
 
 def unpack(
@@ -360,6 +371,8 @@ def unpack(
     for name in _array_fields(kind):
         found = getattr(message, name)
         refs += found if isinstance(found, tuple) else [found] * (found is not None)
+    if len(frames) == 2 and len(refs) > 1:
+        return message, _apart(refs, frames[1])
     if len(refs) != len(frames) - 1:
         raise LinkError(
             f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
@@ -386,6 +399,23 @@ def _array(ref: ArrayRef, frame: bytes) -> AnyArray:
             f"{ARRAY_BYTES_MAX} allowed"
         )
     return np.ndarray(ref.shape, ref.dtype, frame)
+
+
+def _apart(refs: Sequence[ArrayRef], frame: bytes) -> list[AnyArray]:
+    """Return the arrays that ride in one frame."""
+    places, offset = [], 0
+    for ref in refs:
+        places.append(offset)
+        offset += -(-_size(ref.dtype, ref.shape) // ALIGNED) * ALIGNED
+    if offset > TOGETHER + ALIGNED * len(refs) or offset != len(frame):
+        raise LinkError(
+            f"bus arrays of shapes {[ref.shape for ref in refs]} need {offset} bytes in one frame, "
+            f"{len(frame)} sent, {TOGETHER} allowed"
+        )
+    return [
+        np.ndarray(ref.shape, ref.dtype, frame, place)
+        for ref, place in zip(refs, places, strict=True)
+    ]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -77,7 +77,8 @@ class Operation:
         """
         asked = self._asked(tuple((array.shape, array.dtype.char) for array in arrays))
         for array in arrays:
-            if not np.isfinite(array).all():
+            # The sum of squares tells in one pass; it may also overflow: then each is looked at.
+            if not math.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
                 wanted = self.inputs[[a is array for a in arrays].index(True)]
                 at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
                 raise InputError(f"{self.name}: {wanted.name}: {array[at]} at {list(at)}")

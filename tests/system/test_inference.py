@@ -37,6 +37,7 @@ from hil.messages import bus
 from hil.messages import inference as said
 from hil.models import store
 from hil.models.analytic import CartPoleModel
+from hil.models.base import AbstractDynamics
 from hil.models.fnode import FnodeModel
 from hil.models.rollouts import TURN, About, Charges, rollouts_for
 from hil.services import infer
@@ -204,6 +205,29 @@ def test_a_killed_worker_is_replaced_and_its_requests_are_answered(stored: Path)
         assert model_of(client.describe(), "fnode").pid != pid
 
 
+def test_short_work_is_computed_by_the_front_and_nothing_else_is(stored: Path) -> None:
+    with serving(config(stored, direct_us=10_000_000)) as client:
+        x, u = np.random.default_rng(4).normal(size=(3, 4)), U
+        from_worker = results(client.ask("fnode", "linearise", x, u))  # u counts for all rows
+        pid = model_of(client.describe(), "fnode").pid
+        os.kill(pid, signal.SIGSTOP)
+        outcome = client.ask("fnode", "linearise", x, u)
+        assert isinstance(outcome.answer, said.Result)
+        assert outcome.answer.version == stored.stem
+        for got, want in zip(outcome.outputs, from_worker, strict=True):
+            np.testing.assert_array_equal(got, want)
+        single = results(client.ask("fnode", "linearise", x.astype("f4"), u))
+        assert single[0].dtype == np.float32
+        new = {client.send("fnode", "linearise", x[:2], u, timeout=60.0)}  # who knows how long
+        with pytest.raises(TimeoutError):
+            client.receive(0.02)
+        os.kill(pid, signal.SIGKILL)
+        (answer,) = collect(client, new).values()
+        assert isinstance(answer, said.Result)
+        found = counts(client)
+        assert (found.results, found.batches, found.restarts) == (4, 4, 1)
+
+
 def test_a_batch_that_takes_too_long_ends_as_failed(stored: Path) -> None:
     with serving(config(stored, stall=0.15)) as client:
         plan = np.zeros((64, 4000, 1))  # seconds
@@ -313,6 +337,11 @@ def test_a_swap_under_load_loses_nothing(stored: Path, tmp_path: Path) -> None:
         finally:
             stop.set()
             thread.join()
+        for _ in range(20):  # some by the front, which has the new model, too
+            got = results(client.ask("fnode", "linearise", X, U))
+            want = store.load(near).model.linearise(X, U)
+            np.testing.assert_allclose(got[0], want[0], rtol=1e-12)
+            flowing[0] += 1
         assert versions == {stored.stem, near.stem}
         assert counts(client).results == flowing[0]
         assert (counts(client).swaps, counts(client).restarts) == (1, 0)
@@ -341,7 +370,8 @@ def sampled() -> tuple[Charges, About, Array]:
 @pytest.mark.parametrize("kind", ["FNODE", "equations"])
 def test_samples_followed_there_are_followed_as_here(stored: Path, kind: str) -> None:
     """To the last bit; and a sampling controller plans the same to the last bit."""
-    found, model = config(stored), store.load(stored).model
+    model: AbstractDynamics = store.load(stored).model
+    found = config(stored)
     if kind == "equations":
         found, model = config(None, model=EQUATIONS), CartPoleModel()
     with (
@@ -406,7 +436,7 @@ def test_a_remote_model_plans_as_the_model_does_and_a_miss_is_no_plan(stored: Pa
         state_weights=(10.0, 10.0, 1.0, 1.0), input_weights=(0.05,),
     )  # fmt: skip
     model = store.load(stored).model
-    with serving(config(stored)) as client:
+    with serving(config(stored, direct_us=0)) as client:
         settings = RemoteModelSettings(model="fnode", deadline=2.0)
         with contextlib.closing(RemoteModel(settings)) as remote:
             assert (remote.nq, remote.nu) == (2, 1)

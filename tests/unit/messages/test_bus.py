@@ -30,6 +30,31 @@ def test_arrays_arrive_as_they_left() -> None:
     assert array.dtype == np.float64
 
 
+def run_batch(*arrays: np.ndarray) -> list[bytes]:
+    inputs, initial = map(bus.ArrayRef.of, arrays)
+    request = bus.RunBatch(
+        seq=1, t_ns=2, deadline_ns=3, lease="x", every=1, inputs=inputs, initial=initial
+    )  # fmt: skip
+    return [bytes(frame) for frame in bus.pack(request, *arrays)]
+
+
+def test_small_arrays_share_a_frame_and_large_ones_do_not() -> None:
+    random = np.random.default_rng(1)
+    for steps, frames in ((3, 2), (2000, 3)):
+        sent = random.normal(size=(1, steps, 1)).astype("f4"), random.normal(size=(2, 4))
+        packed = run_batch(*sent)
+        assert len(packed) == frames
+        _, found = bus.unpack(COMMANDS, packed)
+        for array, was in zip(found, sent, strict=True):
+            np.testing.assert_array_equal(array, was)
+            assert array.dtype == was.dtype
+            assert array.flags.aligned
+    head, together = run_batch(np.zeros((1, 3, 1)), np.zeros((2, 4)))
+    for wrong in (together[:-8], together + bytes(8), b""):
+        with pytest.raises(LinkError, match="need 88 bytes in one frame"):
+            bus.unpack(COMMANDS, [head, wrong])
+
+
 @pytest.mark.parametrize("at_rest", [True, False])
 def test_an_array_that_may_be_absent_is_counted_when_it_is_there(at_rest: bool) -> None:
     inputs, initial = np.ones((2, 3, 1)), np.zeros((2, 8))
