@@ -2,7 +2,8 @@
 
 What does not come within the deadline, or comes as anything but a result, is not a number: a
 controller then has no plan (FAILED), and the loop goes on with the next input of the last good
-one. `domain` is infinite then, so that a guard lets its fallback plan. Nothing is sent twice.
+one. `domain` is infinite then, so that a guard lets its fallback plan. Only the first answer to an
+operation may take longer: it is asked for while a loop is being made, before a rig moves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from msgspec import Meta
 
 from hil.config import Settings
 from hil.errors import ConfigError, LinkError
-from hil.inference.client import InferenceClient, model_of
+from hil.inference.client import START_S, InferenceClient, model_of
 from hil.inference.operations import asked
 from hil.links.zeromq import Address, Keys
 from hil.messages.inference import HIGHEST, LOWEST, Result
@@ -54,6 +55,7 @@ class RemoteModel(AbstractLearnedDynamics):
         self._mine = threading.local()
         self._clients: list[InferenceClient] = []
         self._making = threading.Lock()
+        self._answered: set[str] = set()  # operations
         self.misses = 0
         try:
             found = model_of(self._client().describe(), settings.model)
@@ -135,19 +137,21 @@ class RemoteModel(AbstractLearnedDynamics):
 
     def _ask(self, operation: str, *inputs: AnyArray) -> list[AnyArray]:
         """Return outputs, or nothing where they did not come in time."""
-        wanted, deadline = self._settings, self._settings.deadline
+        wanted, known = self._settings, operation in self._answered
         arrays = [np.ascontiguousarray(array, dtype=float) for array in inputs]
         if not all(np.isfinite(array).all() for array in arrays):
             return []  # NaN in, NaN out: nobody need be asked
         try:
             answer, outputs = self._client().ask(
-                wanted.model, operation, *arrays, timeout=deadline, priority=wanted.priority
-            )
+                wanted.model, operation, *arrays, priority=wanted.priority,
+                timeout=wanted.deadline if known else max(START_S, wanted.deadline),
+            )  # fmt: skip
         except LinkError:
             self.misses += 1
             return []
         if not isinstance(answer, Result):
             self.misses += 1
             return []
+        self._answered.add(operation)
         # Writable, as a model's own: compiled functions would be compiled again for others.
         return [np.array(output) for output in outputs]
