@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import subprocess
@@ -35,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +45,15 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the data generator is that of the tests
 
+from loop_methods import METHODS, NEEDED, OURS, SERVED, make_controller, served
+
 from hil.config import check
-from hil.control.base import AbstractController
-from hil.control.cvxpy_mpc import CvxpyMpc, CvxpyMpcSettings
 from hil.control.estimator import EstimatorSettings, PoseEstimator
-from hil.control.formulation import MpcSettings
-from hil.control.linear_mpc import LinearMpc
 from hil.links.zeromq import Address, BusServer
 from hil.loop import Answer, ControlLoop, Hops, LoopSettings
 from hil.mechanics.cart_pole_motion import CartPoleMotion, CartPoleState
 from hil.messages import bus
 from hil.models import store
-from hil.models.base import AbstractDynamics, Linearisation
 from hil.models.fnode import FnodeModel
 from hil.plots.control import draw_latency
 from hil.realtime import RealTime, RealTimeSettings
@@ -68,14 +65,12 @@ from hil.types import Array
 from tests.unit.training.cart_pole_runs import balanced_runs
 
 THREADS = "OPENBLAS_NUM_THREADS"
-OURS, REBUILT = "ours", "torch, rebuilt CVXPY"
 RATES = {"free": 500, "500 Hz": 500, "1000 Hz": 1000}  # what the controller plans for
 ADDRESS = Address("ipc", "bench-loop")
 START = CartPoleState(0.05, 0.0, 0.0, 0.0)
 TURN, PACE = 2 * np.pi / 4096, 50e-6  # rad, m: what the encoders tell
 SPIN_S = 2e-4  # before a tick, in which the sensor does not sleep
 WARM = 50  # periods that are not counted
-OPEN = (-np.inf, np.inf)
 NETWORK = {"nq": 2, "nu": 1, "angles": [0], "left_out": [1]}
 
 
@@ -195,58 +190,6 @@ class Sensor:
 # -- the controller --------------------------------------------------------------------------
 
 
-class TorchJacobian(AbstractDynamics):
-    """The same network; its slopes by automatic differentiation in torch, as published."""
-
-    def __init__(self, model: FnodeModel) -> None:
-        torch: Any = importlib.import_module("torch")
-        torch.set_num_threads(1)
-        self._model, self._torch = model, torch
-        w = {name: torch.from_numpy(np.array(a)) for name, a in model.weights.arrays().items()}
-
-        def network(point: Any) -> Any:
-            z = torch.cat([torch.sin(point[:1]), torch.cos(point[:1]), point[2:]])
-            h = z = (z - w["input_mean"]) / w["input_scale"]
-            for number in (1, 2):
-                h = torch.tanh(w[f"hidden.{number}.weight"] @ h + w[f"hidden.{number}.bias"])
-            answer = w["last"] @ h + w["skip"] @ z + w["offset"]
-            return w["output_mean"] + w["output_scale"] * answer
-
-        self._network = network
-
-    @property
-    def nq(self) -> int:
-        return self._model.nq
-
-    @property
-    def nu(self) -> int:
-        return self._model.nu
-
-    def acceleration(self, q: Array, v: Array, u: Array) -> Array:
-        return self._model.acceleration(q, v, u)
-
-    def linearise(self, x: Array, u: Array) -> Linearisation:
-        if x.ndim > 1:
-            parts = [self.linearise(*point) for point in zip(x, u, strict=True)]
-            return Linearisation(*(np.array(column) for column in zip(*parts, strict=True)))
-        point = self._torch.from_numpy(np.concatenate([x, u]))
-        slopes = self._torch.autograd.functional.jacobian(self._network, point).numpy()
-        return Linearisation(self._network(point).numpy(), slopes[:, :4], slopes[:, 4:])
-
-
-def make_controller(method: str, model: FnodeModel, dt: float) -> AbstractController:
-    """Return the controller of a method."""
-    problem: dict[str, Any] = {
-        "horizon": 50, "dt": dt, "terminal": "lqr", "linearise": "state", "discretise": "rk4",
-        "input_limits": ((-20.0, 20.0),), "state_limits": ((-1.0, 1.0), (-1.0, 1.0), OPEN, OPEN),
-        "state_weights": (10.0, 10.0, 1.0, 1.0), "input_weights": (0.05,),
-    }  # fmt: skip
-    if method == OURS:
-        return LinearMpc(MpcSettings(**problem), dynamics=model)
-    rebuilt = CvxpyMpcSettings(**problem, solver="SCS", rebuild=True)
-    return CvxpyMpc(rebuilt, dynamics=TorchJacobian(model))
-
-
 def wishes(asked: argparse.Namespace, *, awake: bool) -> RealTimeSettings:
     """Return what a process asks the system for."""
     cpus = () if asked.cpus == "all" else tuple(int(cpu) for cpu in asked.cpus.split(","))
@@ -262,22 +205,22 @@ def control(
     model = store.load(model_file).model
     if not isinstance(model, FnodeModel):
         sys.exit(f"{model_file}: this benchmark wants an FNODE")
-    estimator = PoseEstimator(
-        EstimatorSettings(pose_noise=(5e-4, 3e-5), acceleration_noise=(1.0, 0.5), dt=dt),
-        dynamics=model,
-    )
-    controller = make_controller(method, model, dt)
-    for _ in range(3):  # what is lazy is done now
-        estimator.update(np.zeros(2), np.zeros(1))
-        controller.solve(np.array([0.01, 0.0, 0.0, 0.0]), np.zeros(4), np.zeros(1))
     # As long as the sensor wants, which counts its answers: missed periods are none.
     settings = LoopSettings(duration=1e4, fallback_max=1000)
     hops: list[Hops] = []
     plans = 0
-    with (
-        RealTime(realtime_settings) as realtime,
-        RemoteDynamicRig(ADDRESS, mint=Minting, client="bench") as rig,
-    ):
+    with contextlib.ExitStack() as stack:
+        realtime = stack.enter_context(RealTime(realtime_settings))
+        estimator = PoseEstimator(
+            EstimatorSettings(pose_noise=(5e-4, 3e-5), acceleration_noise=(1.0, 0.5), dt=dt),
+            dynamics=model,
+        )
+        controller = make_controller(method, model, dt)
+        for _ in range(3):  # what is lazy is done now
+            estimator.update(np.zeros(2), np.zeros(1))
+            controller.solve(np.array([0.01, 0.0, 0.0, 0.0]), np.zeros(4), np.zeros(1))
+        rig = RemoteDynamicRig(ADDRESS, mint=Minting, client="bench")
+        stack.enter_context(rig)
         rig.configure()
         rig.activate()
         loop = ControlLoop(
@@ -309,7 +252,7 @@ def measure(
     """Return the figures of one method at one rate, and its latencies, (steps,), us."""
     rate = RATES[case]
     steps = round(asked.seconds * rate)
-    if method != OURS:
+    if method in NEEDED:
         steps = min(steps, WARM + 150)  # each takes tens of milliseconds
     command = [sys.executable, __file__, "--controller", method, "--model", str(model_file)]
     command += ["--rate", str(rate), "--steps", str(steps)]
@@ -352,22 +295,22 @@ def learn(directory: Path) -> Path:
     return store.save(Fit(settings, seed=0).run(balanced_runs(0)).model, directory, {})
 
 
-def methods(console: Console) -> Iterator[str]:
-    """Yield what can be measured here."""
-    yield OURS
-    for needed in ("torch", "cvxpy", "scs"):
-        try:
-            importlib.import_module(needed)
-        except ImportError:
-            console.print(f"{REBUILT} left out: {needed} is not installed")
-            return
-    yield REBUILT
+def methods(wanted: list[str], console: Console) -> Iterator[str]:
+    """Yield what is wanted and can be measured here."""
+    for method in wanted:
+        missing = [name for name in NEEDED.get(method, ()) if find_spec(name) is None]
+        if missing:
+            console.print(f"{method} left out: not installed: {', '.join(missing)}")
+        else:
+            yield method
 
 
 def show(console: Console, report: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Print the report as a table."""
     table = Table(title="sensor message → controller → actuator message, ipc")
-    headings = ("case", "method", "p50 µs", "p99 µs", "missed", "estimate", "solve", "largest θ")
+    headings = (
+        "case", "method", "p50 µs", "p99 µs", "missed", "estimate", "solve", "no plan", "largest θ"
+    )  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="left" if heading in headings[:2] else "right")
     for case, found in report.items():
@@ -376,7 +319,8 @@ def show(console: Console, report: dict[str, dict[str, dict[str, Any]]]) -> None
             missed = f"{f['missed_share']:.2%}" if case != "free" else ""
             table.add_row(
                 case, method, f"{f['latency_us_p50']:.0f}", f"{f['latency_us_p99']:.0f}", missed,
-                f"{hops['estimate']:.0f}", f"{hops['solve']:.0f}", f"{f['largest_angle_rad']:.3f}",
+                f"{hops['estimate']:.0f}", f"{hops['solve']:.0f}", str(f["without_plan"]),
+                f"{f['largest_angle_rad']:.3f}",
             )  # fmt: skip
     console.print(table)
     for words in {line: None for found in report.values() for f in found.values()
@@ -395,6 +339,7 @@ def arguments() -> argparse.Namespace:
     last = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     parser.add_argument("--cpus", default=str(last), help=f"of both: 0,1 or all; default {last}")
     parser.add_argument("--doze", action="store_true", help="let the CPUs sleep in between")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all there are")
     parser.add_argument("--model", type=Path, help="an FNODE of `hil fit`; none: learn one")
     parser.add_argument("--plot", type=Path, help="where to draw the latencies, a PNG")
     for word, kind in (("--controller", str), ("--rate", int), ("--steps", int)):
@@ -422,17 +367,23 @@ def main() -> None:
         os.environ["HIL_RUNTIME"] = place
         with console.status("learning a model"):
             model_file = asked.model or learn(Path(place))
-        names = list(methods(console))
+        names = list(methods(asked.methods or list(METHODS), console))
         for case in RATES:
             report[case] = {}
             for method in names:
-                with console.status(f"{case}, {method}"):
+                elsewhere = served(model_file, wishes(asked, awake=False))
+                with (
+                    console.status(f"{case}, {method}"),
+                    elsewhere if method in SERVED else contextlib.nullcontext(),
+                ):
                     report[case][method], drawn[f"{case}, {method}"] = measure(
                         method, case, model_file, asked
                     )
     show(console, report)
     if asked.plot:
-        ours = {k: v for k, v in drawn.items() if k.endswith(OURS) and not k.startswith("free")}
+        ours = {
+            k: v for k, v in drawn.items() if k.endswith(f", {OURS}") and not k.startswith("free")
+        }
         draw_latency(ours, asked.plot, title="Sensor message to actuator message")
     if asked.json:
         print(json.dumps(report))

@@ -133,9 +133,10 @@ class Mppi(AbstractController):
             self._limits.state_low.copy(), self._limits.state_high.copy(),
             np.array(settings.penalties or (0.0,) * nx), turn, settings.dt,
         )  # fmt: skip
-        table = settings.rollouts or rollouts_for(dynamics)
-        self._rollouts: AbstractRollouts = build(
-            table, "control.rollouts", dynamics=dynamics, charges=charges
+        self._rollouts: AbstractRollouts = (
+            build(settings.rollouts, "control.rollouts", dynamics=dynamics, charges=charges)
+            if settings.rollouts
+            else rollouts_for(dynamics, charges)
         )
         self._nx, self._nu = nx, nu
         self.reset()

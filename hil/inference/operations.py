@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hil.config import build
 from hil.errors import ConfigError
 from hil.mechanics.integrate import rk4
 from hil.models.base import AbstractDynamics, AbstractLearnedDynamics
 from hil.models.operation import Field, Operation
-from hil.models.rollouts import About, AbstractRollouts, Charges, rollouts_for
+from hil.models.rollouts import About, Charges, rollouts_for
 from hil.types import Array
 
 EXAMPLES = {"rollout": (("N", 20),), "follow": (("N", 20), ("n", 8))}  # sizes to warm up with
@@ -89,9 +88,7 @@ def of_dynamics(model: AbstractDynamics) -> tuple[Operation, ...]:
         each = []
         for row in zip(*given, strict=True):
             charges, about, samples = problem(row)
-            table = rollouts_for(model)
-            rollouts: AbstractRollouts = build(table, "", dynamics=model, charges=charges)
-            found = rollouts.follow(about, samples)
+            found = rollouts_for(model, charges).follow(about, samples)
             assert found is not None
             each.append(found._replace(states=found.states[1:]))
         return [np.stack(column) for column in zip(*each, strict=True)]
@@ -117,14 +114,26 @@ def problem(row: Sequence[Any]) -> tuple[Charges, About, Any]:
     return charges, About(start, target, gain, middle, low, high), samples
 
 
-def asked(charges: Charges, about: About, samples: Array) -> list[Array]:
-    """Return the same as the inputs of `follow`, one row each: what `problem` takes apart."""
-    c, a = charges, about
-    given = (
-        a.start, a.target, samples, a.states[: samples.shape[1]], a.gain, (a.low, a.high), c.q,
-        c.r, c.end, (c.low, c.high), c.penalties, c.turn, c.dt,
-    )  # fmt: skip
-    return [np.clip(np.asarray(part, dtype=float)[None], -NO_LIMIT, NO_LIMIT) for part in given]
+def asked(charges: Sequence[Array], about: About, samples: Array) -> list[Array]:
+    """Return the same as the inputs of `follow`, one row each: what `problem` takes apart.
+
+    charges: of `asked_charges`, the same at every solve.
+    """
+    a, (low, high) = about, finite(about.low, about.high)
+    given = a.start, a.target, samples, a.states[: samples.shape[1]], a.gain, np.array([low, high])
+    return [*(part[None] for part in given), *charges]
+
+
+def asked_charges(c: Charges) -> list[Array]:
+    """Return the part of `asked` that says what is charged."""
+    limits = np.array(finite(c.low, c.high))
+    given = c.q, c.r, c.end, limits, c.penalties, c.turn, np.asarray(c.dt)
+    return [part[None] for part in given]
+
+
+def finite(*limits: Array) -> list[Array]:
+    """Return limits with numbers in the place of infinity."""
+    return [np.clip(limit, -NO_LIMIT, NO_LIMIT) for limit in limits]
 
 
 def _step(model: AbstractDynamics, x: Array, u: Array, dt: Array) -> Array:

@@ -8,6 +8,7 @@ operation may take longer: it is asked for while a loop is being made, before a 
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -18,7 +19,7 @@ from msgspec import Meta
 from hil.config import Settings
 from hil.errors import ConfigError, LinkError
 from hil.inference.client import START_S, InferenceClient, model_of
-from hil.inference.operations import asked
+from hil.inference.operations import asked, asked_charges
 from hil.links.zeromq import Address, Keys
 from hil.messages.inference import HIGHEST, LOWEST, Result
 from hil.models.base import AbstractLearnedDynamics, Linearisation
@@ -55,6 +56,7 @@ class RemoteModel(AbstractLearnedDynamics):
         self._mine = threading.local()
         self._clients: list[InferenceClient] = []
         self._making = threading.Lock()
+        self._charges: tuple[Charges, list[Array]] | None = None  # the last ones, as they are sent
         self._answered: set[str] = set()  # operations
         self.misses = 0
         try:
@@ -113,7 +115,9 @@ class RemoteModel(AbstractLearnedDynamics):
 
     def follow(self, charges: Charges, about: About, samples: Array) -> Followed | None:
         """Return what samples (n, N, nu) cost, and the cheapest; None where no answer came."""
-        found = self._ask("follow", *asked(charges, about, samples))
+        if self._charges is None or self._charges[0] is not charges:
+            self._charges = charges, asked_charges(charges)
+        found = self._ask("follow", *asked(self._charges[1], about, samples))
         if not found:
             return None
         costs, inputs, states = (part[0] for part in found)
@@ -124,6 +128,11 @@ class RemoteModel(AbstractLearnedDynamics):
         with self._making:
             while self._clients:
                 self._clients.pop().close()
+
+    def reconnect(self) -> None:
+        """Begin with new connections: their threads have the priority of who asks then."""
+        self.close()
+        self._mine = threading.local()
 
     def _client(self) -> InferenceClient:
         """Return the connection of this thread."""
@@ -139,7 +148,7 @@ class RemoteModel(AbstractLearnedDynamics):
         """Return outputs, or nothing where they did not come in time."""
         wanted, known = self._settings, operation in self._answered
         arrays = [np.ascontiguousarray(array, dtype=float) for array in inputs]
-        if not all(np.isfinite(array).all() for array in arrays):
+        if not all(math.isfinite(np.vdot(array, array)) for array in arrays):
             return []  # NaN in, NaN out: nobody need be asked
         try:
             answer, outputs = self._client().ask(

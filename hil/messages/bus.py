@@ -21,7 +21,7 @@ from hil.errors import LinkError
 from hil.types import AnyArray
 
 ARRAY_BYTES_MAX = 64 * 1024 * 1024
-TOGETHER = 4096  # bytes of several arrays that ride in one frame
+TOGETHER = 65536  # bytes of several arrays that ride in one frame
 ALIGNED = 8
 Role = Literal["observe", "operate", "train", "admin"]
 ROLES: tuple[Role, ...] = ("observe", "operate", "train", "admin")

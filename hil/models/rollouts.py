@@ -172,13 +172,12 @@ def cheapest(costs: Array) -> int:
     return int(np.argmin(np.where(np.isfinite(costs), costs, np.inf)))
 
 
-def rollouts_for(dynamics: AbstractDynamics) -> dict[str, Any]:
-    """Return the table of the fastest rollouts of a model; its own where it is elsewhere."""
+def rollouts_for(dynamics: AbstractDynamics, charges: Charges) -> AbstractRollouts:
+    """Return the fastest rollouts of a model; its own where it is elsewhere."""
     if hasattr(dynamics, "follow"):
-        kind: type[AbstractRollouts] = OwnRollouts
-    else:
-        kind = CompiledRollouts if isinstance(dynamics, CartPoleModel) else BatchedRollouts
-    return {"kind": f"{kind.__module__}:{kind.__name__}"}
+        return OwnRollouts(NoSettings(), dynamics=dynamics, charges=charges)
+    kind = CompiledRollouts if isinstance(dynamics, CartPoleModel) else BatchedRollouts
+    return kind(NoSettings(), dynamics=dynamics, charges=charges)
 
 
 def _error(gap: Array, turn: Array) -> Array:

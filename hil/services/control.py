@@ -71,9 +71,10 @@ def _session(config: Config, parts: Parts, run: Run, say: Say) -> ControlOutcome
         adaptation = None
         if config.adaptation is not None:
             adaptation = stack.enter_context(Adaptation(config, parts, run, say))
-        stack.enter_context(realtime)  # before the threads that talk to the mirror are made
+        stack.enter_context(realtime)  # before the threads that talk to others are made
         for answer in realtime.answers:
             say(answer.line)
+        parts.reconnect()
         name = f"control-{os.getpid()}"
         rig = stack.enter_context(RemoteDynamicRig(address, mint=Minting, client=name, keys=keys))
         info = rig.configure()

@@ -80,6 +80,11 @@ class Parts:
         if hasattr(self.model, "close"):
             self.model.close()
 
+    def reconnect(self) -> None:
+        """Let a model that is elsewhere be asked over threads made now."""
+        if hasattr(self.model, "reconnect"):
+            self.model.reconnect()
+
     @property
     def periods(self) -> int:
         """How many periods the loop lasts."""

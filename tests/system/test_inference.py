@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import zmq
 
-from hil.config import Config, build, check, load
+from hil.config import Config, check, load
 from hil.control.base import SolutionStatus
 from hil.control.formulation import MpcSettings
 from hil.control.linear_mpc import LinearMpc
@@ -379,7 +379,7 @@ def test_samples_followed_there_are_followed_as_here(stored: Path, kind: str) ->
         contextlib.closing(RemoteModel(RemoteModelSettings(model="fnode", deadline=5))) as far,
     ):
         charges, about, samples = sampled()
-        here = build(rollouts_for(model), "", dynamics=model, charges=charges)
+        here = rollouts_for(model, charges)
         there = far.follow(charges, about, samples)
         assert there is not None
         for got, want in zip(there, here.follow(about, samples), strict=True):

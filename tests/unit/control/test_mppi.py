@@ -179,7 +179,7 @@ def test_no_block_begins_that_would_not_end_in_time(
         mppi, "build", lambda table, where, **context: Slow(NoSettings(), **context)
     )
     monkeypatch.setattr("hil.control.mppi.time.perf_counter", lambda: Slow.now)
-    controller = sampler(samples=8 * 128, block=128, budget=budget)
+    controller = sampler(samples=8 * 128, block=128, budget=budget, rollouts={"kind": "slow"})
     solution = controller.solve(np.array([0.1, 0.0, 0.0, 0.0]), np.zeros(4))
     assert solution.detail.startswith(f"{blocks * 128} rollouts")
     assert solution.status is SolutionStatus.SAMPLED

@@ -40,7 +40,7 @@ def run_batch(*arrays: np.ndarray) -> list[bytes]:
 
 def test_small_arrays_share_a_frame_and_large_ones_do_not() -> None:
     random = np.random.default_rng(1)
-    for steps, frames in ((3, 2), (2000, 3)):
+    for steps, frames in ((3, 2), (20_000, 3)):
         sent = random.normal(size=(1, steps, 1)).astype("f4"), random.normal(size=(2, 4))
         packed = run_batch(*sent)
         assert len(packed) == frames
