@@ -60,9 +60,9 @@ def make(kind: type[Any], geometry: Geometry, seed: int = 3) -> AbstractStaticTa
 
 
 def some(task: AbstractStaticTask, count: int = 24) -> IntArray:
-    """Return samples of both parts."""
+    """Return samples of both parts, or all where there are fewer."""
     everything = np.concatenate([task.train, task.test])
-    return np.random.default_rng(1).choice(everything, count, replace=False)
+    return np.random.default_rng(1).choice(everything, min(count, len(everything)), replace=False)
 
 
 def displaced(task: AbstractStaticTask, geometry: Geometry, batch: IntArray) -> Array:
@@ -96,11 +96,11 @@ def test_shapes_and_ranges(kind: type[Any], geometry: Geometry) -> None:
     task = make(kind, geometry)
     batch = some(task)
     u = displaced(task, geometry, batch)
-    assert task.loads(batch).shape == u.shape == (24, 24)
+    assert task.loads(batch).shape == u.shape == (len(batch), 24)
     assert task.adjoint_loads(u, batch).shape == u.shape
-    assert task.loss(u, batch).shape == task.predict(u).shape == task.labels(batch).shape == (24,)
+    assert task.loss(u, batch).shape == task.predict(u).shape == task.labels(batch).shape
     score = task.score(u, batch)
-    assert score.shape == (24,)
+    assert score.shape == task.labels(batch).shape == (len(batch),)
     assert ((score >= 0) & (score <= 1)).all()
     for name in ("loads", "labels"):
         assert np.isfinite(getattr(task, name)(batch)).all()
@@ -132,7 +132,8 @@ def test_the_same_seed_is_the_same_task(kind: type[Any], geometry: Geometry) -> 
     assert np.array_equal(first.loads(batch), again.loads(batch))
     u = displaced(first, geometry, batch)
     assert np.array_equal(first.adjoint_loads(u, batch), again.adjoint_loads(u, batch))
-    assert not np.array_equal(first.train, other.train)
+    if first.n_train > 1:  # a single load case is always the same
+        assert not np.array_equal(first.train, other.train)
 
 
 def test_adjoint_loads_are_minus_the_slope_of_the_loss(kind: type[Any], geometry: Geometry) -> None:

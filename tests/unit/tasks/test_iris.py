@@ -9,7 +9,8 @@ from sklearn.datasets import load_iris
 from hil.config import check
 from hil.errors import ConfigError, MechanicsError
 from hil.mechanics.geometry import triangular_lattice
-from hil.tasks.iris import Iris, IrisSettings, split
+from hil.tasks.classification import split
+from hil.tasks.iris import Iris, IrisSettings
 from hil.types import Array
 
 GEOMETRY = triangular_lattice(4)
