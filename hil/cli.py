@@ -207,11 +207,17 @@ def doctor(as_json: bool) -> None:
 @config_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the split, the order, the noise.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run.")
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Start at the stiffness another run ended with: another task, on the same network.",
+)
 @runs_option
 @json_option
 def train(
     config: Path | None, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
-    resume: Path | None, runs: Path, as_json: bool,
+    resume: Path | None, start: Path | None, runs: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a rig in place; starts a mirror itself when none serves the rig.
 
@@ -222,10 +228,10 @@ def train(
     from hil.services.trainer import trainer
 
     if resume is not None:
-        if config is not None or settings or seed is not None or ideal:
+        if config is not None or settings or seed is not None or ideal or start is not None:
             raise click.UsageError(
-                "--resume takes its configuration from the run; leave CONFIG, --set, --seed and "
-                "--ideal away"
+                "--resume takes its configuration from the run; leave CONFIG, --set, --seed, "
+                "--start and --ideal away"
             )
         service = trainer(Run.open(resume).read_config())
         outcome = service.resume(resume, say)
@@ -234,6 +240,10 @@ def train(
     else:
         found = resolved(config, sim, ideal, settings, seed=seed)
         service = trainer(found)
+        if start is not None:
+            if not hasattr(service, "started_from"):
+                raise click.UsageError("--start is for a spring network that learns in place")
+            found = service.started_from(found, start)
         outcome = service.train(found, runs, say)
     result(as_json, outcome, service.summary(outcome))
 

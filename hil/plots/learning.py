@@ -26,6 +26,8 @@ from hil.plots.style import (
 )
 from hil.types import Array, IntArray
 
+DECADES = 100.0  # a loss that falls by more is drawn on a logarithmic axis
+
 
 def draw_learning(
     loss: Array,
@@ -57,6 +59,8 @@ def draw_learning(
             if test is not None:
                 _curve(axes, epochs, test, VERMILION, held_out)
         upper.set_ylabel("loss")
+        if loss.min() > 0 and loss.max() > DECADES * loss.min():
+            upper.set_yscale("log")
         lower.set_ylabel("accuracy")
         lower.set_xlabel("epoch")
         lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

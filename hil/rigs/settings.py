@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings
 from hil.errors import ConfigError, LimitError
 from hil.mechanics.geometry import GeometrySettings
+from hil.mechanics.spring_network import SpringNetwork
 from hil.rigs.base import DynamicRigInfo, microseconds
-from hil.types import Array
+from hil.types import Array, IntArray
 
 Positive = Annotated[float, Meta(gt=0)]
 TOKEN_SHARE = 0.8  # of a token's life that a batch may need; the rest is for the way there
@@ -31,6 +33,18 @@ class StaticRigSettings(Settings, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
     settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
     drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
+    pruned: Annotated[
+        tuple[Annotated[int, Meta(ge=1)], ...],
+        Meta(description="bonds that are cut, from 1; their stiffness is 0 whatever is asked"),
+    ] = ()
+
+    def pruned_bonds(self, network: SpringNetwork) -> IntArray:
+        """Return the bonds that are cut, from 0.
+
+        Raises ConfigError for a bond that is not there, MechanicsError where what is left of
+        the network has a zero mode: looked at by rank, before anything is loaded.
+        """
+        return pruned_bonds(self.pruned, network)
 
     @property
     def case_us(self) -> int:
@@ -55,6 +69,23 @@ class StaticRigSettings(Settings, frozen=True, kw_only=True):
                 f"{(self.case_us + unload) / 1e6 / TOKEN_SHARE:.3f} s are needed"
             )
         return min(capacity, cases)
+
+
+def pruned_bonds(pruned: tuple[int, ...], network: SpringNetwork) -> IntArray:
+    """Return bonds counted from 1 as indices from 0, once the network is known to bear the loss.
+
+    Raises ConfigError for a bond that is not there, MechanicsError for a zero mode.
+    """
+    for bond in pruned:
+        if bond > network.bond_count:
+            raise ConfigError(
+                f"rig.pruned: no bond {bond}; the network has bonds 1 to {network.bond_count}"
+            )
+    found = np.array(pruned, dtype=np.int64) - 1
+    left = np.ones(network.bond_count)
+    left[found] = 0.0
+    network.check(left)
+    return found
 
 
 class DynamicRigSettings(Settings, frozen=True, kw_only=True):

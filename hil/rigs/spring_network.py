@@ -58,7 +58,7 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
     ) -> None:
         self.settings = settings
         self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
-        self.network.check()
+        self._pruned = settings.pruned_bonds(self.network)
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)
         self._device = Device(self.link, clock, self._life)
@@ -98,11 +98,13 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
         return self.read_stiffness()
 
     def read_stiffness(self) -> Array:
-        """Read back what the actuators are set to: (bonds,), N/m."""
+        """Read back what the actuators are set to: (bonds,), N/m; 0 where a bond is cut."""
         self._life.require("read_stiffness", RigState.INACTIVE, RigState.ACTIVE)
         bonds = self.network.bond_count
         reads = _reads(wire.Target.APPLIED_STIFFNESS, 0, bonds)
-        return _joined(self.device.exchange(reads, wire.Values))
+        applied = _joined(self.device.exchange(reads, wire.Values))
+        applied[self._pruned] = 0.0  # its actuator may still be there, and turn
+        return applied
 
     def _settle_part(self, loads: Array) -> MeasuredEquilibrium:
         device, dof, bonds = self.device, self.network.dof, self.network.bond_count

@@ -177,7 +177,7 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
     def _settle(self, loads: Array) -> Carried:
         measured = self.rig.settle(loads)
         self._measurements += len(loads)
-        if self._applied is not None and (self._applied > 0).all():
+        if self._applied is not None and (self._applied > 0).any():
             self._residual = self._twin.residual(self._applied, loads, measured.elongation)
         values = {
             "device_us": measured.device_us,

@@ -50,7 +50,7 @@ def draw(
             place("network"),
             fixed=geometry.fixed,
             inputs=[Mark(n, f"x{i}", DOWN) for i, n in enumerate(task.inputs, start=1)],
-            outputs=[Mark(n, c, ACROSS) for n, c in zip(task.outputs, task.classes, strict=False)],
+            outputs=_outputs(task),
             before=first,
             limits=limits,
             title="Stiffness before and after training",
@@ -77,6 +77,13 @@ def draw(
     if history.steps:
         draw_stiffness(trajectory, place("stiffness"), limits=limits, title="Every bond")
     return made
+
+
+def _outputs(task: AbstractStaticTask) -> list[Mark]:
+    """Return the nodes that are read: across for classes, downwards for what has none."""
+    if task.classes:
+        return [Mark(n, c, ACROSS) for n, c in zip(task.outputs, task.classes, strict=True)]
+    return [Mark(n, f"y{i}", DOWN) for i, n in enumerate(task.outputs, start=1)]
 
 
 GRADIENT_TITLES = {

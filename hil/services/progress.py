@@ -47,7 +47,7 @@ class TrainingProgress:
             self._accuracy = (
                 f", accuracy train {event.train.accuracy:.3f} test {event.test.accuracy:.3f}"
             )
-        self.advance(event.epoch, f"loss {event.loss:.4f}{self._accuracy}")
+        self.advance(event.epoch, f"loss {event.loss:.4g}{self._accuracy}")
 
     def advance(self, epoch: int, figures: str) -> None:
         """Show that an epoch, from 1, is over, and what it brought."""

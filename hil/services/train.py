@@ -89,6 +89,19 @@ def train(config: Config, runs: Path, say: Say) -> Outcome:
         raise
 
 
+def started_from(config: Config, path: Path) -> Config:
+    """Return a configuration whose training starts at the stiffness another run ended with.
+
+    The stiffness itself goes into it, so that the new run stands without the old one.
+    Raises InputError where the run has no checkpoint, ConfigError where nothing is trained.
+    """
+    if config.training is None:
+        raise ConfigError("training: missing; only what is trained can start from a run")
+    found = Run.open(path).read_json(CHECKPOINT, Checkpoint)
+    training = config.training | {"start": found.state.applied}
+    return msgspec.structs.replace(config, training=training)
+
+
 def resume(path: Path, say: Say) -> Outcome:
     """Go on with a run where its last checkpoint stands.
 
@@ -228,7 +241,7 @@ def summary(outcome: Outcome) -> str:
     cosine, error = outcome.gradient_cosine, outcome.gradient_relative_error
     lines = [
         f"accuracy   train {outcome.train_accuracy:.3f}, test {outcome.test_accuracy:.3f} "
-        f"after {outcome.epochs} epochs (loss {outcome.loss:.4f})",
+        f"after {outcome.epochs} epochs (loss {outcome.loss:.4g})",
     ]
     if cosine is not None and error is not None:
         lines.append(

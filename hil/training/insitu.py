@@ -48,9 +48,12 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
     stiffness: Annotated[
         tuple[Stiffness, Stiffness], Meta(description="[lowest, highest] of a bond, N/m")
     ] = (89.375, 185.625)
-    start: Annotated[float, Meta(gt=0, description="of every bond, N/m; none: midway")] | None = (
-        None
-    )
+    start: (
+        Annotated[float, Meta(gt=0, description="of every bond, N/m; none: midway")]
+        | Annotated[tuple[float, ...], Meta(description="of each bond, held in the bounds, N/m")]
+        | Literal["found"]  # as the rig stands: what it learned last
+        | None
+    ) = None
     epochs: Annotated[int, Meta(ge=1, le=1_000_000, description="passes over the data, 1")] = 100
     batch: Annotated[int, Meta(ge=1, le=1024, description="samples in a step, 1")] = 16
     rate: Annotated[float, Meta(gt=0, le=10, description="length of a step of s, 1")] = 0.006
@@ -86,7 +89,7 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
         low, high = self.stiffness
         if low >= high:
             raise ValueError(f"`stiffness`: [{low}, {high}] N/m: lowest must be below highest")
-        if self.start is not None and not low < self.start < high:
+        if isinstance(self.start, float) and not low < self.start < high:
             raise ValueError(f"`start`: {self.start} N/m is not inside ({low}, {high}) N/m")
 
 
@@ -306,9 +309,7 @@ class InSituTraining:
 
     def _start(self, rig: AbstractStaticRig) -> Started:
         found = rig.read_stiffness()
-        low, high = self.settings.stiffness
-        start = self.settings.start if self.settings.start is not None else (low + high) / 2
-        variable = self.bounded.variable(np.full(len(found), start))
+        variable = self.bounded.variable(self._first(found))
         applied = rig.set_stiffness(self.bounded.stiffness(variable))
         state = TrainingState(
             epoch=0,
@@ -323,6 +324,20 @@ class InSituTraining:
             differences=Agreement(),
         )
         return Started(state, found, matched=False)
+
+    def _first(self, found: Array) -> Array:
+        """Return the stiffness to start from, (bonds,), N/m; found: of the rig, read back."""
+        start = self.settings.start
+        if start == "found":
+            return found
+        if isinstance(start, tuple):
+            if len(start) != len(found):
+                raise InputError(
+                    f"training.start: {len(start)} values, the rig has {len(found)} bonds; "
+                    "start from a run on the same network"
+                )
+            return np.array(start)
+        return np.full(len(found), sum(self.settings.stiffness) / 2 if start is None else start)
 
     def _resume(self, rig: AbstractStaticRig, state: TrainingState) -> Started:
         found = rig.read_stiffness()

@@ -203,11 +203,12 @@ class SimSpringNetwork(AbstractStaticRig):
         half, granted_us = settings.samples // 2, self._timeout_us
         wait_us = self._settle_us
         while True:
-            window = []
+            times = []
             for _ in range(settings.samples):
                 self._pass(self._now_us + wait_us)
-                window.append(plant.sample(self._now_us))
+                times.append(self._now_us)
                 wait_us = self._period_us
+            window = plant.samples(times)
             first, second = np.mean(window[:half], axis=0), np.mean(window[half:], axis=0)
             drift = np.abs(second - first).max()
             settled = not 0 < settings.drift_max < drift

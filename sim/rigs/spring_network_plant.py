@@ -18,6 +18,7 @@ from hil.mechanics.factorisation import AbstractFactorisation
 from hil.mechanics.geometry import GeometrySettings, make_geometry
 from hil.mechanics.spring_network import SpringNetwork
 from hil.messages.wire import Target
+from hil.rigs.settings import pruned_bonds
 from hil.types import Array
 from sim.imperfections import (
     STREAM_GAIN,
@@ -62,6 +63,7 @@ class PlantRig(Settings, frozen=True, kw_only=True):
     geometry: GeometrySettings
     stiffness: Annotated[tuple[Positive, Positive], Meta(description="[lowest, highest], N/m")]
     force_max: Annotated[float, Meta(gt=0, description="on one degree of freedom, N")]
+    pruned: tuple[int, ...] = ()  # bonds that are cut, from 1
 
 
 class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
@@ -78,7 +80,9 @@ class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
 class SpringNetworkPlant:
     """Springs, force and stiffness actuators, displacement and elongation sensors.
 
-    rig: table with `geometry`, `stiffness` and `force_max`; other keys are not looked at.
+    rig: table with `geometry`, `stiffness`, `force_max` and, if need be, `pruned`; other keys
+    are not looked at. A cut bond has stiffness 0; its elongation is still the change of distance
+    between its two nodes.
     ideal: no imperfection and sensors without an end; the relaxation stays.
     watch: called with every event, as it happens.
 
@@ -123,6 +127,8 @@ class SpringNetworkPlant:
             Target.STIFFNESS: np.full(bonds, (low + high) / 2),
             Target.FORCE: np.zeros(dof),
         }
+        self._pruned = pruned_bonds(limits.pruned, self.network)
+        self._applied[Target.STIFFNESS][self._pruned] = 0.0
         flaws = self._flaws
         self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
         self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
@@ -177,6 +183,8 @@ class SpringNetworkPlant:
         applied = quantise(wanted, *self._ranges[target], self._flaws.dac_bits)
         array[offset : offset + len(wanted)] = applied
         if target is Target.STIFFNESS:
+            array[self._pruned] = 0.0
+            applied = array[offset : offset + len(wanted)].copy()
             self._factorisation = None
         # Where the new equilibrium lies is found when somebody looks: a write in several
         # pieces at one time costs one solution. Until then the residual is the position.
@@ -190,14 +198,18 @@ class SpringNetworkPlant:
 
     def sample(self, time_us: int) -> Array:
         """Return what the sensors say: displacements, then elongations, (channels,), m."""
+        return self.samples((time_us,))[0]
+
+    def samples(self, times_us: Sequence[int]) -> Array:
+        """Return what the sensors say at times that do not decrease: (times, channels), m."""
         flaws = self._flaws
-        reading = self._reading(time_us)
+        reading = self._readings(times_us)
         if flaws.sensor_gain:
             reading *= self._gain
         if flaws.drift:
-            reading += self._drift * time_us
+            reading += self._drift * np.array(times_us)[:, None]
         if flaws.sensor_noise:
-            noise = self._noise.at(time_us)
+            noise = self._noise.each(times_us)
             noise *= flaws.sensor_noise
             reading += noise
         if self._saturates:
@@ -216,6 +228,13 @@ class SpringNetworkPlant:
             )
         return np.tile(np.broadcast_to(given, axes), self.network.dof // axes)
 
+    def _readings(self, times_us: Sequence[int]) -> Array:
+        """Return where the network is at some times, (times, channels), of full scale."""
+        first = self._reading(times_us[0])
+        if first is self._rest:  # and stays there
+            return np.tile(first, (len(times_us), 1))
+        return np.array([first, *(self._reading(time_us) for time_us in times_us[1:])])
+
     def _reading(self, time_us: int) -> Array:
         """Return where the network is, without any sensor: (channels,), of full scale."""
         elapsed = time_us - self._changed_us
@@ -228,7 +247,7 @@ class SpringNetworkPlant:
         assert self._rest is not None
         decay = math.exp(-elapsed / self._tau_us) if self._tau_us else 0.0
         if self._peak * decay < REST:
-            return self._rest.copy()
+            return self._rest
         return self._residual * decay + self._rest
 
     def _find_rest(self) -> None:
