@@ -209,12 +209,13 @@ class SimSpringNetwork(AbstractStaticRig):
                 times.append(self._now_us)
                 wait_us = self._period_us
             window = plant.samples(times)
-            first, second = np.mean(window[:half], axis=0), np.mean(window[half:], axis=0)
-            drift = np.abs(second - first).max()
-            settled = not 0 < settings.drift_max < drift
+            settled = True
+            if settings.drift_max > 0:
+                first, second = window[:half].mean(axis=0), window[half:].mean(axis=0)
+                settled = bool(np.abs(second - first).max() <= settings.drift_max)
             granted_us -= settings.samples * self._period_us
             if settled or granted_us < 0:
-                return np.mean(window, axis=0), settled
+                return np.asarray(window.mean(axis=0)), settled
 
     def _take_token(self) -> None:
         if self._tokens is None:

@@ -232,7 +232,7 @@ class SpringNetworkPlant:
         """Return where the network is at some times, (times, channels), of full scale."""
         first = self._reading(times_us[0])
         if first is self._rest:  # and stays there
-            return np.tile(first, (len(times_us), 1))
+            return np.repeat(first[None], len(times_us), axis=0)
         return np.array([first, *(self._reading(time_us) for time_us in times_us[1:])])
 
     def _reading(self, time_us: int) -> Array:
