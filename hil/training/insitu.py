@@ -298,6 +298,7 @@ class InSituTraining:
         settings, force = self.settings.check, self.settings.adjoint_force
         count = len(state.applied)
         batch, bonds = draw(settings, task.train, count, self.seed, state.epoch)
+        bonds = bonds[state.applied[bonds] > 0]  # one that is cut answers to nothing
         measured = local_gradient(meter.settle, task, batch, force)
         model = partial(self.network.settle, state.applied)
         predicted = local_gradient(model, task, batch, force).gradient

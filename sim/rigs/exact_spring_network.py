@@ -25,12 +25,14 @@ from hil.rigs.base import (
 from hil.types import Array, ClockKind
 from sim.rigs.spring_network import SimSpringNetworkSettings
 
+CASES = 1024  # load cases in one batch; any number would do
+
 
 class ExactSpringNetwork(AbstractStaticRig):
     """Settles a whole batch with one factorisation per stiffness, in float64.
 
     Takes the tables of the other double, so that one configuration makes either; everything
-    that has to do with time, sensors, tokens or the seed is accepted and not used.
+    that has to do with sensors, tokens or the seed is accepted and not used.
     """
 
     Settings: ClassVar[type[SimSpringNetworkSettings]] = SimSpringNetworkSettings
@@ -53,6 +55,7 @@ class ExactSpringNetwork(AbstractStaticRig):
         self._stiffness = np.full(self.network.bond_count, sum(settings.stiffness) / 2)
         self._stiffness[self._pruned] = 0.0
         self._factorisation: AbstractFactorisation | None = None  # None: stiffness has changed
+        self._now_us = start_us  # grows by 1 a load case, so that measurements have an order
 
     @property
     def state(self) -> RigState:
@@ -73,8 +76,8 @@ class ExactSpringNetwork(AbstractStaticRig):
             device_id="exact",
             dof=self.network.dof,
             bonds=self.network.bond_count,
-            max_cases=1_000_000,
-            case_us=0,
+            max_cases=CASES,
+            case_us=1,
             watchdog_us=0,
             stiffness_limits=self.settings.stiffness,
             force_limit=self.settings.force_max,
@@ -114,7 +117,8 @@ class ExactSpringNetwork(AbstractStaticRig):
         if self._factorisation is None:
             self._factorisation = self.network.factorise(self._stiffness)
         found = self.network.settle(self._factorisation, loads)
-        return MeasuredEquilibrium(found.displacement, found.elongation, 0, settled=True)
+        self._now_us += len(loads)
+        return MeasuredEquilibrium(found.displacement, found.elongation, self._now_us, settled=True)
 
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond inside the limits; a pruned one stays 0; return what was applied."""

@@ -36,6 +36,16 @@ def in_process(tmp_path: Path) -> Iterator[AbstractStaticRig]:
 
 
 @contextlib.contextmanager
+def as_equations(tmp_path: Path) -> Iterator[AbstractStaticRig]:
+    config = spring_config(ideal=True)
+    assert config.board is not None
+    kind = "sim.rigs.exact_spring_network:ExactSpringNetwork"
+    table = config.rig | {"kind": kind, "plant": config.board["plant"]}
+    with Limited(build(table, "rig")) as rig:
+        yield rig
+
+
+@contextlib.contextmanager
 def on_a_board(tmp_path: Path) -> Iterator[AbstractStaticRig]:
     config = spring_config(ideal=True)
     assert config.board is not None
@@ -54,7 +64,7 @@ def remote(tmp_path: Path) -> Iterator[AbstractStaticRig]:
         yield rig
 
 
-RIGS: list[Maker] = [in_process, on_a_board, remote]
+RIGS: list[Maker] = [as_equations, in_process, on_a_board, remote]
 
 
 @pytest.fixture(params=RIGS, ids=lambda make: make.__name__)

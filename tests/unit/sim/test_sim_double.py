@@ -13,6 +13,7 @@ from hil.errors import (
     ConfigError,
     DeadmanError,
     FaultError,
+    MechanicsError,
     StateError,
 )
 from hil.messages.wire import Target
@@ -295,3 +296,21 @@ def test_every_key_of_the_hardware_s_rig_table_is_known() -> None:
     assert set(SimSpringNetwork.Settings.__struct_fields__) == known | {"plant"}
     with pytest.raises(ConfigError, match="rig"):
         check({"nonsense": 1}, SimSpringNetwork.Settings, "rig")
+
+
+def test_a_cut_bond_carries_nothing_whatever_it_is_set_to() -> None:
+    rig, k, loads = active(rig__pruned=[13]), some_stiffness(), some_loads(3)
+    applied = rig.set_stiffness(k)
+    cut = k.copy()
+    cut[12] = 0.0
+    np.testing.assert_array_equal(applied, cut)
+    np.testing.assert_array_equal(rig.read_stiffness(), cut)
+    compat = compatibility()
+    expected = np.linalg.solve(compat.T @ np.diag(cut) @ compat, loads.T).T
+    np.testing.assert_allclose(rig.settle(loads).displacement, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bonds", "said"), [([6], "zero mode"), ([29], "no bond 29")])
+def test_a_cut_that_cannot_be_is_refused_before_anything_moves(bonds: list[int], said: str) -> None:
+    with pytest.raises((ConfigError, MechanicsError), match=said):
+        make(rig__pruned=bonds).configure()

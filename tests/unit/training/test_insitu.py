@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hil.config import check
-from hil.errors import ConfigError, RunError
+from hil.errors import ConfigError, InputError, RunError
 from hil.rigs.base import MeasuredEquilibrium
 from hil.training.adam import AdamState
 from hil.training.events import EpochDone, Started, StepDone
@@ -227,3 +227,23 @@ def test_a_start_other_than_midway() -> None:
     assert np.allclose(started.state.applied, 120.0, rtol=1e-13)
     assert not started.matched
     assert (started.found == 130.0).all()
+
+
+def test_it_starts_where_another_run_ended_held_in_its_own_bounds() -> None:
+    start = np.random.default_rng(0).uniform(70.0, 200.0, 28)
+    p = parts(training__start=start.tolist(), training__saturation=0.0)
+    first = next(p.training.run(ExactRig(p.network), p.task))
+    assert np.allclose(first.state.applied, np.clip(start, 89.375, 185.625), atol=1e-9)
+
+
+def test_it_starts_from_the_stiffness_it_finds() -> None:
+    p, rig = parts(training__start="found"), ExactRig(parts().network)
+    rig.stiffness = np.linspace(100.0, 160.0, 28)
+    first = next(p.training.run(rig, p.task))
+    assert np.allclose(first.state.applied, np.linspace(100.0, 160.0, 28), rtol=1e-12)
+
+
+def test_a_start_of_another_network_is_refused() -> None:
+    p = parts(training__start=[130.0, 140.0])
+    with pytest.raises(InputError, match="2 values, the rig has 28 bonds"):
+        next(p.training.run(ExactRig(p.network), p.task))
