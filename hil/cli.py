@@ -476,11 +476,12 @@ def bench(
     name: str, settings: tuple[str, ...], config: Path | None, resume: Path | None, runs: Path,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare models by a fixed protocol, over seeds; goes on where a killed run stopped.
+    """Compare by a fixed protocol, over seeds; goes on where a killed run stopped.
 
     fnode: learned dynamics of eight systems. symo: discrete Lagrangians from poses.
     differentiation: accelerations from noisy poses. friction: one network for a slider-crank
-    over a range of its dry friction.
+    over a range of its dry friction. spring: what a spring network learns in place, beside the
+    paper. damage: every bond of a trained spring network cut once.
 
     Example: hil bench fnode --set preset=quick
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,24 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Polygon
 from matplotlib.patheffects import withStroke
 
-from hil.plots.style import BLUE, INK, VERMILION, head, new_figure, save, stiffness_map, style
+from hil.plots.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    VERMILION,
+    head,
+    new_figure,
+    save,
+    stiffness_map,
+    style,
+)
 from hil.types import Array, IntArray
 
 PANEL = 6.4  # in, width of one network
 MARGIN = 0.62  # of the spacing, around the outermost nodes
 STRIP = 26.0  # points, below the network, for ruler and key
+KIND_COLORS = (INK, VERMILION, "#56b4e9", GREEN)  # of bonds: worst first
 HALO = [withStroke(linewidth=3.0, foreground="white")]
 
 
@@ -117,6 +129,71 @@ def draw_network(
         )
         bar.set_label("stiffness (N/m)")
         bar.outline.set_visible(False)
+        return save(figure, path)
+
+
+def draw_bond_kinds(
+    nodes: Array,
+    bonds: IntArray,
+    kinds: Mapping[int, str],
+    path: Path,
+    *,
+    order: Sequence[str],
+    labels: Mapping[int, str] | None = None,
+    fixed: Sequence[int] = (),
+    inputs: Sequence[int] = (),
+    outputs: Sequence[int] = (),
+    title: str = "",
+) -> Figure:
+    """Draw a network whose bonds fall into up to four kinds, and save it as PNG.
+
+    nodes: (nodes, 2), m. bonds: (bonds, 2), 0-based nodes. kinds, labels: by 0-based bond;
+    a bond without a kind is faint. order: the kinds, for colours and key. Nodes are numbered
+    from 1. Raises RunError when the file cannot be written.
+    """
+    ends = nodes[bonds]
+    spacing = float(np.median(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)))
+    corner, far = nodes.min(axis=0) - MARGIN * spacing, nodes.max(axis=0) + MARGIN * spacing
+    width = 1.6 * PANEL
+    scale = _Scale(spacing, 72.0 * width * spacing / float(far[0] - corner[0]))
+    colors = dict(zip(order, KIND_COLORS, strict=False))
+    with style():
+        figure = new_figure(width, width * float((far - corner)[1] / (far - corner)[0]) + 0.6)
+        axes = figure.subplots()
+        axes.set(xlim=(corner[0], far[0]), ylim=(corner[1], far[1]))
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        shades = [colors.get(kinds.get(bond, ""), FAINT) for bond in range(len(bonds))]
+        axes.add_collection(
+            LineCollection(list(ends), colors=shades, linewidths=0.5 * scale.bond, gid="bonds"),
+            autolim=False,
+        )
+        for bond, text in (labels or {}).items():
+            middle = ends[bond].mean(axis=0)
+            axes.annotate(
+                text, (float(middle[0]), float(middle[1])), ha="center", va="center",
+                fontsize=float(np.clip(0.085 * scale.points, 5.0, 9.0)), path_effects=HALO,
+                zorder=6,
+            )  # fmt: skip
+        centre = nodes.mean(axis=0)
+        for node in fixed:
+            _draw_support(axes, nodes[node], nodes[node] - centre, scale)
+        marks = [[Mark(node, "", (0.0, -1.0)) for node in part] for part in (inputs, outputs)]
+        _draw_nodes(axes, nodes, fixed, marks[0], marks[1], scale)
+        present = [kind for kind in order if kind in kinds.values()]
+        axes.legend(
+            handles=[
+                *(Line2D([], [], color=colors[kind], linewidth=4, label=kind) for kind in present),
+                *(
+                    Line2D([], [], linestyle="", marker="o", color=color, label=label)
+                    for label, color in (("force applied", BLUE), ("motion read", VERMILION))
+                ),
+            ],
+            loc="lower right",
+            bbox_to_anchor=(1.0, 0.02),
+        )
+        if title:
+            head(figure, title)
         return save(figure, path)
 
 

@@ -58,6 +58,9 @@ class BenchSettings(Settings, frozen=True, kw_only=True):
     ideal: Annotated[tuple[str, ...], Meta(description="rigs without imperfections")] = ()
     presets: Annotated[tuple[str, ...], Meta(min_length=1)] = ("wide", "published")
     seeds: Annotated[int, Meta(ge=1, le=1000)] = 10
+    epochs_imperfect: Annotated[
+        int, Meta(ge=1, description="most epochs on a rig with imperfections, whose time costs")
+    ] = 500
     only: Annotated[tuple[str, ...], Meta(description="names of cases; none: all")] = ()
     training: Annotated[hil.config.Table, Meta(description="overrides of every [training]")] = {}  # noqa: RUF012
 
@@ -170,17 +173,15 @@ def _rehearsals(
     """Return one rehearsal per configuration of a case."""
     overrides = {"preset": preset, "seed": seed, "ideal": rig in settings.ideal}
     overrides |= {f"training.{key}": value for key, value in settings.training.items()}
-    return [
-        Rehearsal(
-            load(path, sim=True, overrides=overrides | _fitting(case, path)), settings.rigs[rig]
-        )
-        for path in case.configs
-    ]
-
-
-def _fitting(case: CaseSettings, path: str) -> hil.config.Table:
-    """Return the overrides of a case; they are for its first configuration alone."""
-    return dict(case.set) if path == case.configs[0] else {}
+    rehearsals = []
+    for path in case.configs:
+        config = load(path, sim=True, overrides=overrides | case.set)
+        if rig not in settings.ideal and config.training is not None:
+            epochs = min(config.training["epochs"], settings.epochs_imperfect)
+            training = config.training | {"epochs": epochs}
+            config = msgspec.structs.replace(config, training=training)
+        rehearsals.append(Rehearsal(config, settings.rigs[rig]))
+    return rehearsals
 
 
 def _work(
