@@ -22,7 +22,7 @@ from hil.config import Config, Settings, check, load
 from hil.errors import ConfigError
 from hil.mechanics.damage import common_self_stress, zero_mode_bonds
 from hil.plots.network import draw_bond_kinds
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.cells import Cell, Say, run_cells
 from hil.services.rehearsal import Rehearsal
 
@@ -96,7 +96,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         raise ConfigError(f"bench.bonds: there are bonds 1 to {network.bond_count}")
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     say(f"run {run.path}")
     cells = [
         Cell(f"{bond} / {seed}", _work(networks[seed], bond))

@@ -26,7 +26,7 @@ from hil.config import Config, Settings, check, load
 from hil.errors import ConfigError, InputError
 from hil.mechanics.damage import zero_mode_bonds
 from hil.plots.spring_bench import Bar, draw_spring_bench
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.services.cells import Cell, Say, run_cells
 from hil.services.rehearsal import Rehearsal
 from hil.training.events import EpochDone
@@ -122,7 +122,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         _rehearsals(settings, case, settings.presets[0], next(iter(settings.rigs)), 0)
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
-        run.write_json(CONFIG, config)
+        run.write_config(config)
     say(f"run {run.path}")
     cells = [
         Cell(f"{case.name} / {preset} / {rig} / {seed}", _work(settings, case, preset, rig, seed))

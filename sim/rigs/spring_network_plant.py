@@ -198,7 +198,7 @@ class SpringNetworkPlant:
 
     def sample(self, time_us: int) -> Array:
         """Return what the sensors say: displacements, then elongations, (channels,), m."""
-        return self.samples((time_us,))[0]
+        return np.asarray(self.samples((time_us,))[0])
 
     def samples(self, times_us: Sequence[int]) -> Array:
         """Return what the sensors say at times that do not decrease: (times, channels), m."""

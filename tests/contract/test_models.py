@@ -152,6 +152,8 @@ def found() -> list[type[Any]]:
     """Return every model that can be made, of every module in `hil.models`."""
     models = []
     for entry in pkgutil.iter_modules(hil.models.__path__):
+        if entry.name.startswith("torch_"):  # says the same as a model with PyTorch, an extra
+            continue
         module = importlib.import_module(f"hil.models.{entry.name}")
         models += [
             item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_cut_bonds_and_another_task_through_the_stack(tmp_path: Path) -> None:
     checkpoint = json.loads((Path(outcome["run"]) / "checkpoint.json").read_text())
     assert checkpoint["state"]["applied"][12] == 0.0
     before = json.loads((Path(last(first.stdout)["run"]) / "checkpoint.json").read_text())
-    config = json.loads((Path(outcome["run"]) / "config.json").read_text())
+    config = tomllib.loads((Path(outcome["run"]) / "config.toml").read_text())
     assert config["training"]["start"] == before["state"]["applied"]
 
 
