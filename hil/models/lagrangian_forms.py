@@ -22,6 +22,7 @@ class Jet(NamedTuple):
     value: Array  # (n, outputs)
     first: Array  # (n, nq, outputs)
     second: Array  # (n, nq, nq, outputs)
+    layers: tuple[Array, ...]  # what each hidden layer gave and its slopes, (1 + nq, n, units)
 
 
 class Forms(NamedTuple):
@@ -36,6 +37,7 @@ class Forms(NamedTuple):
     friction: Array  # (n, nq), F
     friction_by_q: Array  # (n, nq of F, nq of q)
     friction_by_v: Array  # (n, nq of F, nq of v)
+    layers: tuple[Array, ...]  # those of `Jet`
 
 
 def features(settings: LagrangianSettings, weights: LagrangianWeights, q: Array) -> Array:
@@ -91,6 +93,7 @@ def jet(
     if curved:
         diagonal = 1 + nq + np.flatnonzero(i == j)
         stack[diagonal[source], :, columns] = phi[2].T
+    layers = []
     for weight, bias in weights.hidden:
         stack = (stack.reshape(-1, stack.shape[2]) @ weight.T).reshape(len(stack), n, -1)
         y = stack[0]
@@ -107,11 +110,12 @@ def jet(
                 for b in range(a + 1):
                     second[a * (a + 1) // 2 + b] += bent * first[b]
         first *= slope
+        layers.append(stack[: 1 + nq])
     stack = (stack.reshape(-1, stack.shape[2]) @ weights.last.T).reshape(len(stack), n, -1)
     stack[0] += weights.constant
     full = np.zeros((n, nq, nq, stack.shape[2]))
     full[:, i, j] = full[:, j, i] = stack[1 + nq :].transpose(1, 0, 2)
-    return Jet(stack[0], stack[1 : 1 + nq].transpose(1, 0, 2), full)
+    return Jet(stack[0], stack[1 : 1 + nq].transpose(1, 0, 2), full, tuple(layers))
 
 
 def answers(settings: LagrangianSettings, weights: LagrangianWeights, q: Array) -> Array:
@@ -208,7 +212,7 @@ def forms(
         friction_q = -slope
     return Forms(
         value, by_q, by_v, by_qq, by_qv, by_vv,
-        friction, friction_q, friction_v,
+        friction, friction_q, friction_v, o.layers,
     )  # fmt: skip
 
 

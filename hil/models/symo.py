@@ -30,12 +30,16 @@ ITERATIONS = 30
 HALVINGS = 12  # of a Newton step that does not bring the momenta closer
 
 
+Layers = tuple[Array, ...]
+
+
 class Momenta(NamedTuple):
     """Momenta of a segment at its two ends, and the slope of the first by the pose at its end."""
 
     before: Array  # (n, nq), p⁻
     after: Array  # (n, nq), p⁺
     before_by_end: Array  # (n, nq of p⁻, nq), ∂p⁻/∂q₂
+    layers: Layers  # of the network at the midpoints, see `Jet`
 
 
 class Root(NamedTuple):
@@ -45,6 +49,9 @@ class Root(NamedTuple):
     solved: BoolArray  # (n,)
     iterations: int
     slope: Array  # (n, nq, nq), ∂p⁻/∂q₂; the unit matrix where not solved
+    at: Array  # (n, nq), the poses it was taken at, a last step of Newton's away from q
+    layers: tuple[Layers, Layers] | None  # of the network there: first segments, then second ones;
+    # None where no iteration took all samples with it
 
 
 class SymoModel(AbstractLearnedDynamics, AbstractPoseDynamics):
@@ -127,7 +134,7 @@ def momenta(
         0.5 * by_v_by_q + f.by_vv / h
         - 0.5 * (0.5 * h * (f.by_qq + f.friction_by_q) + f.by_qv + f.friction_by_v)
     )  # fmt: skip
-    return Momenta(f.by_v - half, f.by_v + half, slope)
+    return Momenta(f.by_v - half, f.by_v + half, slope, f.layers)
 
 
 def next_pose(
@@ -154,7 +161,7 @@ def next_pose(
     active = np.flatnonzero(np.isfinite(given).all(axis=1))
     iteration = 0
     if not len(active):
-        return Root(q, solved, iteration, slopes)
+        return Root(q, solved, iteration, slopes, q, None)
     wanted, count = np.zeros_like(q), len(active)
     begin = np.concatenate([before[active], now[active]])
     end = np.concatenate([now[active], q[active]])
@@ -162,6 +169,7 @@ def next_pose(
     both = momenta(settings, weights, begin, end, u, curved=False)  # near enough for a first step
     wanted[active] = both.after[:count]
     left, slope = both.before[count:] - wanted[active], both.before_by_end[count:]
+    at, layers = q.copy(), None
     while len(active) and iteration < ITERATIONS:
         iteration += 1
         change, regular = _solve(slope, left)
@@ -184,12 +192,18 @@ def next_pose(
                 good = (np.linalg.norm(miss, axis=1) < best[waiting]) | near[on][waiting]
             taken = waiting[good]
             left[taken], slope[taken], accepted[taken] = miss[good], trial.before_by_end[good], True
+            at[rows[good]] = moved[taken]
+            if len(taken) == len(q):
+                layers = (tuple(part[:, :count] for part in both.layers), trial.layers)
+            elif layers is not None:
+                for kept, new in zip(layers[1], trial.layers, strict=True):
+                    kept[:, rows[good]] = new[:, good]
             waiting = waiting[~good]
             change[waiting] *= 0.5
             moved[waiting] = q[active[waiting]] - change[waiting]
         active, left, slope = active[accepted], left[accepted], slope[accepted]
         q[active] = moved[accepted]
-    return Root(q, solved, iteration, slopes)
+    return Root(q, solved, iteration, slopes, at, layers)
 
 
 def _solve(slope: Array, right: Array) -> tuple[Array, BoolArray]:

@@ -30,6 +30,7 @@ from hil.training.differentiation import (
 )
 from hil.training.flow import Samples, Variant, learn
 from hil.training.integral_matching import learn_by_integrals
+from hil.training.kalman_smoother import kalman
 from hil.training.noise_robust import gaussian_process, penalised
 from hil.training.rollout import rollout, rollout_error
 from hil.types import Array
@@ -42,6 +43,7 @@ METHODS: dict[str, Method] = {
     "differences, 11 points": lambda q, dt: differences(q, dt, 11),
     "Savitzky-Golay, 0.5 s": lambda q, dt: smooth(q, dt, 0.5),
     "penalised": penalised,
+    "Kalman smoother": kalman,
     "Gaussian process": gaussian_process,
 }
 LEARNING: dict[str, Method | None] = {
@@ -95,13 +97,13 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     if resume is None:
         run.write_config(config)
     say(f"run {run.path}")
-    seeds = range(settings.seeds)
+    seeds = range(config.seed, config.seed + settings.seeds)
     cells = [
         Cell(f"{name} / {level:g} / {method} / {seed}", _label(cases[name], level, method, seed))
         for name in names
         for level in settings.noise
         for method in METHODS
-        for seed in (seeds if level else (0,))
+        for seed in (seeds if level else seeds[:1])
     ] + [
         Cell(f"{name} / rollout / {way} / {seed}", _learn(cases[name], settings, way, seed))
         for name in names

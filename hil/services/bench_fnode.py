@@ -84,7 +84,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         raise ConfigError("bench: missing; `hil bench fnode` needs a [bench]")
     settings = check(config.bench, BenchSettings, "bench")
     names = settings.only or list(settings.systems)
-    cases = {name: case(settings.systems[name], settings.hidden) for name in names}
+    cases = {name: case(settings.systems[name], settings.hidden, config.seed) for name in names}
     run = Run.open(resume) if resume else Run.create(runs, config.name, datetime.now())
     if resume is None:
         run.write_config(config)
@@ -96,7 +96,9 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
             if found is None:
                 return None
             thin = found.states[:: max(1, len(found.states) // 400), : cases[name].network.nq]
-            states = np.where(np.abs(thin) < 1e6, thin, np.nan).tolist() if seed == 0 else []
+            states = (
+                np.where(np.abs(thin) < 1e6, thin, np.nan).tolist() if seed == config.seed else []
+            )
             return Figures(*found.error, *found[1:-1], states)
 
         return figures
@@ -105,7 +107,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         Cell(f"{name} / {model} / {seed}", work(name, model, seed))
         for model in settings.models
         for name in names
-        for seed in range(1 if model in WITHOUT_SEED else settings.seeds)
+        for seed in range(config.seed, config.seed + (settings.seeds, 1)[model in WITHOUT_SEED])
     ]
     done = run_cells(cells, Figures, run, say)
     table = {name: {model: _of(done, name, model) for model in settings.models} for name in names}

@@ -14,11 +14,20 @@ from msgspec import Meta
 
 from hil.config import Config, Settings, Table, build, check
 from hil.errors import ConfigError, InputError, RunError
+from hil.mechanics.integrate import STEPPERS
 from hil.mechanics.multibody.base import AbstractMultibody
 from hil.plots.poses import Curve, draw_poses
 from hil.recording.run import RESULTS, Run
+from hil.training.fit_l_node import fit_l_node
 from hil.training.fit_symo import FitSymo, FitSymoSettings
-from hil.training.pose_benchmark import CaseSettings, Measure, draw, measure, quartiles
+from hil.training.pose_benchmark import (
+    CaseSettings,
+    Measure,
+    draw,
+    measure,
+    measure_states,
+    quartiles,
+)
 
 Say = Callable[[str], None]
 DONE = "figures.jsonl"  # one line per fit: what a resumed run does not do again
@@ -30,7 +39,7 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
     """A way to learn, on top of what [bench.fit] says."""
 
     name: Annotated[str, Meta(min_length=1)]
-    loss: Literal["residual", "prediction"] = "residual"
+    loss: Literal["residual", "prediction", "rk4", "midpoint"] = "residual"  # the last two: L-NODE
     order: Literal[2, 4] = 2
     cases: tuple[str, ...] = ()  # none: all
 
@@ -156,7 +165,9 @@ def _jobs(protocol: BenchSettings, seed: int) -> Iterator[Job]:
 
 def _fit(protocol: BenchSettings, case: CaseSettings, model: ModelSettings) -> FitSymoSettings:
     network = msgspec.structs.replace(case.network, order=model.order)
-    table = {**protocol.fit, "loss": model.loss, "network": msgspec.to_builtins(network)}
+    table = {**protocol.fit, "network": msgspec.to_builtins(network)}
+    if model.loss in ("residual", "prediction"):
+        table["loss"] = model.loss
     found = check(table, FitSymoSettings, "bench.fit")
     system = _system(case)
     shape = (system.nq, system.nu, *(len(x) for x in (case.positions, case.speeds)))
@@ -186,6 +197,20 @@ def _one(protocol: BenchSettings, job: Job, settings: FitSymoSettings) -> Done:
         system, case, protocol.rollouts, case.rollout_steps,
         np.random.default_rng(ROLLOUT_SEED), driven=False,
     )  # fmt: skip
+    loss = next(model.loss for model in protocol.model if model.name == job.model)
+    if loss in ("rk4", "midpoint"):
+        pairs = list(zip(data.q, data.v, strict=True))
+        given = fit_l_node(
+            settings.network, pairs, data.u, case.period, seed=job.seed, stepper=loss
+        )
+        step = STEPPERS[loss]
+        return Done(
+            job=job,
+            measure=measure_states(given.model, system, case.period, step, test, rollouts),
+            ridge=given.ridge,
+            updates=given.updates,
+            cpu_seconds=given.cpu_seconds,
+        )
     found = FitSymo(settings, seed=job.seed).run(data.motions(case.period))
     return Done(
         job=job,

@@ -18,7 +18,7 @@ import numpy as np
 
 from hil.config import Settings, Table, build
 from hil.errors import ConfigError, RunError
-from hil.mechanics.integrate import STEPPERS, adaptive
+from hil.mechanics.integrate import STEPPERS, adaptive, rk4
 from hil.models.base import AbstractDynamics
 from hil.models.dictionary import DictionarySettings
 from hil.models.fnode import FnodeSettings
@@ -33,7 +33,8 @@ from hil.training.rollout import RolloutError, rollout, rollout_error
 from hil.training.through_integrator import learn_through_integrator
 from hil.types import Array
 
-VELOCITIES: tuple[Literal["plain", "even", "none"], ...] = ("none", "even", "plain")
+Velocities = Literal["plain", "even", "none"]
+SYMPLECTIC = ("leapfrog", "yoshida4", "yoshida6")
 
 
 class SystemSettings(Settings, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class SystemSettings(Settings, frozen=True, kw_only=True):
     steps: Annotated[int, msgspec.Meta(ge=1, description="of the integrator in a period")] = 2
     points: Annotated[int, msgspec.Meta(ge=3, description="of the differences")] = 11
     every: Annotated[int, msgspec.Meta(ge=1, description="of so many labels one is used")] = 1
+    iterations: Annotated[int, msgspec.Meta(ge=1, description="of a fit, at most")] = 50
     paper: Mapping[str, float] = {}  # its figures for this system, by model
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class Case:
     motion: Motion  # the training span, poses alone
     samples: Samples  # the same with derivatives by differences
     network: FnodeSettings
+    seed: int = 0  # with which a variant is chosen
 
 
 class Trial(NamedTuple):
@@ -81,8 +84,11 @@ class Trial(NamedTuple):
     states: Array  # (train + test, nx)
 
 
-def case(settings: SystemSettings, hidden: tuple[int, ...]) -> Case:
-    """Return a system with its true motion; raises ConfigError where they do not fit."""
+def case(settings: SystemSettings, hidden: tuple[int, ...], seed: int = 0) -> Case:
+    """Return a system with its true motion; raises ConfigError where they do not fit.
+
+    seed: with which variants are told apart.
+    """
     plant = build(settings.plant, "plant")
     x = np.array(settings.start, dtype=np.float64)
     probe = np.zeros((1, len(x) // 2))
@@ -93,13 +99,14 @@ def case(settings: SystemSettings, hidden: tuple[int, ...]) -> Case:
     truth = adaptive(plant.acceleration, x, np.zeros(nu), times, rtol=1e-12, atol=1e-13)
     q = truth[: settings.train, : len(x) // 2]
     motion = Motion(settings.period, np.ascontiguousarray(q), np.zeros((settings.train, 0)))
+    # Leapfrog asks for forces of the position alone: only then is it symplectic.
+    velocities: Velocities = "none" if settings.stepper in SYMPLECTIC else "plain"
     network = FnodeSettings(
         nq=len(x) // 2, nu=0, angles=settings.angles, left_out=settings.left_out,
-        hidden=hidden, skip=False,
+        hidden=hidden, skip=False, velocities=velocities,
     )  # fmt: skip
-    return Case(
-        settings, plant, truth, motion, label([motion], settings.points, settings.every), network
-    )
+    samples = label([motion], settings.points, settings.every)
+    return Case(settings, plant, truth, motion, samples, network, seed)
 
 
 class Learned(NamedTuple):
@@ -109,6 +116,7 @@ class Learned(NamedTuple):
     cpu_seconds: float
     updates: int
     about: str = ""
+    separable: bool = True  # no force depends on a velocity: a symplectic step is one
 
 
 Learner = Callable[[Case, int], Learned]  # of a case and a seed
@@ -122,16 +130,18 @@ def _fnode(variants: tuple[Variant, ...], exact: bool = False) -> Learner:
             variants=variants,
             points=case.settings.points,
             every=case.settings.every,
+            iterations=case.settings.iterations,
         )
-        return choose(settings, [case.motion], 0)[0].variant
+        return choose(settings, [case.motion], case.seed)[0].variant
 
     def learner(case: Case, seed: int) -> Learned:
         best = chosen(case)
         samples = _exact(case) if exact else case.samples
-        model, done = learn(case.network, best, samples, seed=seed)
-        words = [f"scale {best.scale:g}"] + ["skip"] * best.skip
-        words += [f"velocities {best.velocities}"] * (best.velocities != "plain")
-        return Learned(model, done.cpu_seconds, done.updates, ", ".join(words))
+        model, done = learn(
+            case.network, best, samples, seed=seed, iterations=case.settings.iterations
+        )
+        separable = model.settings.velocities == "none"
+        return Learned(model, done.cpu_seconds, done.updates, best.words, separable)
 
     return learner
 
@@ -168,13 +178,13 @@ def _hnn(case: Case, seed: int) -> Learned:
     if masses is None or len(masses) != case.network.nq or case.settings.angles:
         raise RunError("HNN: needs the mass of every coordinate")
     model, done = fit_hnn(q, v, a, np.array(masses), seed=seed)
-    return Learned(model, done.cpu_seconds, done.updates)
+    return Learned(model, done.cpu_seconds, done.updates, separable=False)
 
 
 def _lnn(case: Case, seed: int) -> Learned:
     q, v, _, a = case.samples
     model, done = fit_lnn(q, v, a, seed=seed)
-    return Learned(model, done.cpu_seconds, done.updates)
+    return Learned(model, done.cpu_seconds, done.updates, separable=False)
 
 
 def _known(case: Case) -> tuple[Array, int]:
@@ -195,16 +205,20 @@ def _lstm(case: Case, seed: int) -> Learned:
     return Learned(found.states, time.process_time() - begin, found.updates)
 
 
-EVERY = tuple(
-    Variant(scale=variant.scale, skip=skip, velocities=velocities)
-    for velocities in VELOCITIES
-    for skip in (True, False)
-    for variant in SCALES
+RIDGES = (1e-7, 1e-9, 1e-11)
+EVEN = tuple(
+    Variant(scale=variant.scale, mirror=mirror, velocities="even")
+    for mirror in (True, False)
+    for variant in SCALES[:3]
 )
+RIDGED = tuple(Variant(scale=scale, ridge=ridge) for ridge in RIDGES for scale in (0.1, 1.0))
+SKIPPED = tuple(Variant(scale=variant.scale, skip=True) for variant in SCALES)
 LEARNERS: dict[str, Learner] = {
     "FNODE": _fnode(SCALES),
-    "FNODE even": _fnode(tuple(v for v in EVERY if v.velocities == "even")),
-    "FNODE selected": _fnode(EVERY),
+    "FNODE even": _fnode(EVEN),
+    "FNODE ridge": _fnode(RIDGED),
+    "FNODE skip": _fnode(SKIPPED),
+    "FNODE selected": _fnode((*EVEN, *SKIPPED, *SCALES)),
     "FNODE exact labels": _fnode(SCALES, exact=True),
     "linear": _linear,
     "Lagrangian": _lagrangian,
@@ -229,7 +243,7 @@ def trial(case: Case, model: str, seed: int) -> Trial | None:
     if isinstance(learned.outcome, AbstractDynamics):
         states = rollout(
             learned.outcome, case.truth[0], np.zeros((len(case.truth) - 1, 0)), settings.period,
-            steps=settings.steps, step=STEPPERS[settings.stepper],
+            steps=settings.steps, step=STEPPERS[settings.stepper] if learned.separable else rk4,
         )  # fmt: skip
     else:
         states = learned.outcome

@@ -50,6 +50,10 @@ class EnergyProblem:
         assert self.held is not None, "the kernel comes first"
         return np.asarray(dual @ self.held)
 
+    def along(self, change: Array) -> Array:
+        """Return J change, (m,)."""
+        return np.asarray(self.rows() @ change)
+
 
 def hnn_problem(model: HnnModel, q: Array, v: Array, a: Array) -> EnergyProblem:
     """Return the misfit of Hamilton's equations, of forces first, then of velocities."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -30,13 +30,14 @@ from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.adam import Adam, AdamState
 from hil.training.differentiation import disagreement
-from hil.training.fit import FitProgress, FitResult, Motion, check_motions, digest
+from hil.training.fit import FitProgress, FitResult, Motion, applied, check_motions, digest
 from hil.training.lagrangian_network import LagrangianNetwork, Triples
 from hil.training.levenberg import SquaresProgress, minimise
 from hil.types import Array
 
 RIDGES = tuple(10.0**-power for power in range(7, 16))  # largest first
-ROUGH = 1e-6  # of Newton's last step, where a gradient of six digits will do
+ROUGH = 1e-7  # of Newton's last step, where a gradient of six digits will do
+KEPT = 4_000_000  # numbers, 32 MB: the most that glibc learns from
 BLOCK = 256  # samples whose slopes are held at once
 
 
@@ -54,6 +55,8 @@ class FitSymoSettings(Settings, frozen=True, kw_only=True):
     stride: Annotated[
         int, Meta(ge=1, description="samples from a pose to the next; all offsets are used")
     ] = 1
+    delay: Annotated[float, Meta(ge=0, description="s, from a command to its effect")] = 0.0
+    lag: Annotated[float, Meta(ge=0, description="s, time constant of the actuator")] = 0.0
     choosing: Annotated[int, Meta(ge=2, description="motions that choose the ridge, at most")] = 32
     iterations: Annotated[
         int, Meta(ge=1, le=10_000, description="of second order, at most, per ridge")
@@ -89,23 +92,23 @@ class FitSymo:
         given = motions
         period = check_motions(motions, settings.network) * settings.stride
         check_inputs(motions, settings.network)
-        motions = thinned(motions, settings.stride)
+        motions = felt(motions, settings.delay, settings.lag)
+        parts = [part for motion in motions for part in offsets(motion, settings.stride)]
+        data = joined(parts)
         tell = _Teller(progress, begin, settings)
         if settings.method == "first-order":
-            data = triples(motions)
             net = LagrangianNetwork.start(
                 settings.network, data, period, random, settings.first_layer
             )
             net, updates = descend(net, data, settings, random, tell)
             validation, ridge = np.nan, 0.0
         else:
-            order = random.permutation(len(motions))[: settings.choosing]
+            order = random.permutation(len(parts))[: settings.choosing]
             held = min(len(order) - 1, max(1, round(settings.validation * len(order))))
             if not held:
                 raise ConfigError("fit: one motion; at least 2 are needed, to validate on one")
-            kept = triples([motions[i] for i in np.sort(order[held:])])
-            back = triples([motions[i] for i in np.sort(order[:held])])
-            data = triples(motions)
+            kept = joined([parts[i] for i in np.sort(order[held:])])
+            back = joined([parts[i] for i in np.sort(order[:held])])
             net = LagrangianNetwork.start(
                 settings.network, kept, period, random, settings.first_layer
             )
@@ -132,7 +135,9 @@ class FitSymo:
             validation_loss=float(validation),
             residual_rms=np.sqrt((errors**2).mean(axis=0)),
             ridge=ridge,
-            disagreement=np.mean([disagreement(m.q, m.period) for m in motions], axis=0),
+            disagreement=np.mean(
+                [disagreement(m.q[:: settings.stride], period) for m in motions], axis=0
+            ),
             reconstruction=None,
             cpu_seconds=time.process_time() - begin,
             metadata=metadata,
@@ -220,6 +225,7 @@ def descend(
     random: np.random.Generator, tell: _Teller,
 ) -> tuple[LagrangianNetwork, int]:  # fmt: skip
     """Return the network after Adam, and the steps it took; samples without answer rest."""
+    keep_pages()
     adam, state = Adam(settings.rate), AdamState.start(len(net.flat))
     net, best, since = net.with_flat(net.flat.copy()), np.inf, 0
     for epoch in range(1, settings.epochs + 1):
@@ -242,6 +248,16 @@ def descend(
     return net, state.steps
 
 
+def keep_pages() -> None:
+    """Let the allocator keep the memory of large arrays from one batch to the next.
+
+    glibc gives an array above a threshold pages of its own, and returns them with it; the
+    threshold is the largest such array that was freed (mallopt(3), M_MMAP_THRESHOLD). A step
+    with the published networks spends a third of its time on fresh pages otherwise.
+    """
+    np.empty(KEPT)
+
+
 def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[float, Array]:
     """Return mean e² of a batch and its gradient (p,); a sample without answer counts nothing."""
     if loss == "residual":
@@ -249,36 +265,61 @@ def batch_gradient(net: LagrangianNetwork, some: Triples, loss: str) -> tuple[fl
         return float((errors**2).mean()), net.gradient(some, errors * (2 / errors.size))
     found = net.prediction(some, close=ROUGH)
     answered = found.solved[:, None]
-    at = replace(some, third=np.where(answered, found.q, some.third))
+    if answered.all():
+        at, layers = replace(some, third=found.at), found.layers
+    else:
+        at, layers = replace(some, third=np.where(answered, found.q, some.third)), None
     errors = np.where(answered, found.q - some.third, 0.0)
     mu = np.asarray(np.linalg.solve(found.slope.swapaxes(1, 2), errors[..., None])[..., 0])
-    return float((errors**2).mean()), net.gradient(at, mu * (2 / errors.size))
+    return float((errors**2).mean()), net.gradient(at, mu * (2 / errors.size), layers)
 
 
-def thinned(motions: Sequence[Motion], stride: int) -> list[Motion]:
-    """Return motions of every stride-th pose, from each offset, and the mean inputs between them.
+def felt(motions: Sequence[Motion], delay: float, lag: float) -> list[Motion]:
+    """Return motions with the inputs that acted, in place of those that were commanded.
 
-    At a high rate the noise of a pose outweighs what it moves in a period.
+    delay, lag: s; a motion's own delay counts before. What was commanded before the first pose
+    is unknown, and as much of the motion is left out.
     """
-    if stride == 1:
-        return list(motions)
     found = []
     for motion in motions:
-        for offset in range(min(stride, len(motion.q))):
-            q = motion.q[offset::stride]
-            whole = motion.u[offset : offset + stride * ((len(motion.u) - offset) // stride)]
-            u = whole.reshape(-1, stride, motion.u.shape[1]).mean(axis=1)
-            u = np.concatenate([u, motion.u[-1:]])[: len(q)]  # nothing follows the last pose
-            found.append(replace(motion, period=motion.period * stride, q=q, u=u))
+        late = delay if motion.delay is None else motion.delay
+        if late or lag:
+            skipped = int(np.ceil((late + 5 * lag) / motion.period))
+            u = applied(motion.u, motion.period, late, lag)
+            motion = replace(motion, q=motion.q[skipped:], u=u[skipped:])
+        found.append(motion)
     return found
 
 
-def triples(motions: Sequence[Motion]) -> Triples:
-    """Return every three poses in a row; a row of inputs is that of the segment it begins."""
-    parts = [(m.q[:-2], m.q[1:-1], m.q[2:], m.u[:-2], m.u[1:-1]) for m in motions if len(m.q) > 2]
+def triples(motions: Sequence[Motion], stride: int = 1) -> Triples:
+    """Return every three poses in a row, `stride` samples apart, and the inputs between them."""
+    return joined([part for motion in motions for part in offsets(motion, stride)])
+
+
+def offsets(motion: Motion, stride: int) -> list[Triples]:
+    """Return the triples of every stride-th pose, from each offset: with those before it, all.
+
+    At a high rate the noise of a pose outweighs what it moves in a period. A second difference
+    of poses is the acceleration under a hat; what pushed meanwhile is to be seen under the same
+    hat, which rises over the first span and falls over the second.
+    """
+    n, found = len(motion.q), []
+    ramp = (2 * np.arange(stride) + 1) / stride**2
+    for offset in range(min(stride, n)):
+        q = motion.q[offset::stride]
+        u = motion.u[offset : offset + stride * (len(q) - 1)].reshape(-1, stride, motion.u.shape[1])
+        if len(q) > 2:
+            rising, falling = (np.einsum("kjo,j->ko", u, w) for w in (ramp, ramp[::-1]))
+            found.append(Triples(q[:-2], q[1:-1], q[2:], rising[:-1], falling[1:]))
+    return found
+
+
+def joined(parts: Sequence[Triples]) -> Triples:
+    """Return all samples; raises ConfigError where there is none."""
     if not parts:
         raise ConfigError("fit: no motion of three poses or more")
-    return Triples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    columns = ([getattr(part, f.name) for part in parts] for f in fields(Triples))
+    return Triples(*(np.concatenate(column) for column in columns))
 
 
 def check_inputs(motions: Sequence[Motion], network: LagrangianSettings) -> None:

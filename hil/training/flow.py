@@ -42,7 +42,22 @@ class Variant(Settings, frozen=True, kw_only=True):
         float, msgspec.Meta(gt=0, description="of the first layer's Xavier weights")
     ] = 1.0
     skip: bool = False
-    velocities: Literal["plain", "even", "none"] = "plain"
+    velocities: Annotated[
+        Literal["plain", "even", "none"] | None, msgspec.Meta(description="none: the network's")
+    ] = None
+    ridge: Annotated[
+        float, msgspec.Meta(ge=0, description="on the mean square of the scaled misfit, per w²")
+    ] = 0.0
+    mirror: Annotated[
+        bool, msgspec.Meta(description="of every second label its mirror image is learned, too")
+    ] = False
+
+    @property
+    def words(self) -> str:
+        """What it is, in short."""
+        found = [f"scale {self.scale:g}"] + ["skip"] * self.skip + ["mirror"] * self.mirror
+        found += [f"velocities {self.velocities}"] * (self.velocities is not None)
+        return ", ".join(found + [f"ridge {self.ridge:g}"] * (self.ridge > 0))
 
 
 SCALES = tuple(Variant(scale=scale) for scale in (0.03, 0.1, 0.3, 1.0))
@@ -98,6 +113,7 @@ def learn(
             "use hil.training.fit:Fit"
         )
     settings = built(network, variant)
+    samples = mirrored(samples) if variant.mirror else samples
     random, width = np.random.default_rng(seed), layout(settings).width
     z = features(settings, samples.q, samples.v, samples.u)
     spread = variant.scale * np.sqrt(2 / (width + settings.hidden[0]))
@@ -106,13 +122,21 @@ def learn(
     net.last[:] = random.uniform(-limit, limit, net.last.shape)
     z = (z - net.input_mean) / net.input_scale
     goal = (samples.a - net.output_mean) / net.output_scale
-    done = descend(NetworkProblem(net, z, goal), iterations=iterations, progress=progress)
+    done = descend(
+        NetworkProblem(net, z, goal), iterations=iterations, ridge=variant.ridge, progress=progress
+    )
     return FnodeModel(settings, net.weights(z)), done
+
+
+def mirrored(samples: Samples) -> Samples:
+    """Return every second sample and its mirror image, f(−q, −v, −u) = −f(q, v, u)."""
+    return Samples(*(np.concatenate([part[::2], -part[::2]]) for part in samples))
 
 
 def built(network: FnodeSettings, variant: Variant) -> FnodeSettings:
     """Return the architecture of a variant."""
-    return msgspec.structs.replace(network, skip=variant.skip, velocities=variant.velocities)
+    velocities = variant.velocities or network.velocities
+    return msgspec.structs.replace(network, skip=variant.skip, velocities=velocities)
 
 
 def choose(settings: FlowSettings, motions: Sequence[Motion], seed: int) -> list[Choice]:

@@ -8,7 +8,11 @@ the dual of the usual (JᵀJ + λ I) δ = Jᵀ r (Nocedal & Wright, Numerical Op
 §10.3): a system of m, not of p. K = J Jᵀ is the tangent kernel of the network (Jacot, Gabriel
 & Hongler, NeurIPS 2018). Layer by layer it is a product of two Gram matrices, of what enters
 the layer and of what comes back to it, so that J is never held. After a step the linear model
-leaves the residual λ α. λ follows the gain as in Nielsen, IMM-REP-1999-05.
+leaves the residual λ α. λ is searched for at each step.
+
+With a ridge, |r|²/m + ρ |w|² is reduced: with c = m ρ and s = c + λ,
+
+    δ = Jᵀ (J Jᵀ + s I)⁻¹ (r + (c/s) J w) − (c/s) w.
 
 With 70 000 weights and a thousand residuals an iteration costs a tenth of a second, and 50 of
 them end where tens of thousands of first-order steps do not. The cost grows as m³: above some
@@ -32,6 +36,7 @@ LARGEST = 6000  # residuals; K then takes 300 MB
 START = 1e-2  # λ over the mean of K's diagonal
 LEAST, MOST = 1e-15, 1e6  # the same: below, K is not positive definite in double precision
 SEARCH = 4.0  # λ changes by this factor
+STEP = 1e-30  # of a complex step
 
 
 class Descent(NamedTuple):
@@ -57,6 +62,9 @@ class SquaresProblem(Protocol):
 
     def back(self, dual: Array) -> Array:
         """Return Jᵀ dual, (p,), for dual (m,), where the kernel was asked last."""
+
+    def along(self, change: Array) -> Array:
+        """Return J change, (m,), for a change (p,) of the weights, where they are."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,14 @@ class NetworkProblem:
             back = np.einsum("orn,ro->no", self.weights, back)
         return self.net.back(self.points, back)
 
+    def along(self, change: Array) -> Array:
+        """Return J change, by a complex step."""
+        moved = self.net.flat + 1j * STEP * change
+        found = self.net.at(moved).answers(self.points)[0].imag / STEP
+        if self.weights is not None:
+            found = np.einsum("orn,no->ro", self.weights, found)
+        return np.asarray(found.T.ravel())
+
 
 def kernel(net: Network, points: Array) -> Array:
     """Return J Jᵀ, (n·nq, n·nq), ordered by output, then point; points (n, width), scaled."""
@@ -134,31 +150,41 @@ def descend(
     tolerance: float = 1e-3,
     patience: int = 4,
     enough: float = 0.0,
+    ridge: float = 0.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Reduce the residual of a problem, whose weights are changed in place.
 
     It ends after `iterations` steps, or after `patience` steps that together gained less than
-    `tolerance` each, or when no step helps, or at a mean square below `enough`. progress:
-    called with steps and loss.
+    `tolerance` each, or when no step helps, or at a mean square below `enough`. ridge: ρ, on the
+    squares of all weights. progress: called with steps and loss.
     """
     begin = time.process_time()
     flat, rest = problem.flat, problem.residual()
-    losses = [float((rest**2).mean())]
+
+    def value(left: Array) -> float:
+        penalty = ridge * float(flat @ flat) if ridge else 0.0
+        return float((left**2).mean()) + penalty
+
+    losses = [value(rest)]
     damping, steps = START, 0  # over the mean of K's diagonal
     while steps < iterations and losses[-1] > enough:
         matrix = problem.kernel()
         size, start = float(matrix.diagonal().mean()), flat.copy()
         best, best_loss, best_damping = None, losses[-1], damping
+        pull = ridge * len(rest)
+        along = problem.along(start) if pull else None
         # Solving again costs little beside K: the damping is searched for, downhill.
         factor = 1.0
         while LEAST <= damping <= MOST:
-            dual = _solve(matrix, damping * size, rest)
+            total = damping * size + pull
+            part = pull / total
+            dual = _solve(matrix, total, rest if along is None else rest + part * along)
             loss = np.inf
             if dual is not None:
-                flat[:] = start
-                flat += problem.back(dual)
-                loss = float((problem.residual() ** 2).mean())
+                flat[:] = start  # where `back` looks
+                flat += problem.back(dual) - part * start
+                loss = value(problem.residual())
             if loss < best_loss:  # never for what is no number
                 best, best_loss, best_damping = flat.copy(), loss, damping
                 if factor > 1.0:

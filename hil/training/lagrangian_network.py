@@ -20,7 +20,7 @@ import numpy as np
 from hil.models.fnode import Domain
 from hil.models.lagrangian_forms import factors, features, logistic, sources, terms, triangle
 from hil.models.lagrangian_weights import LagrangianSettings, LagrangianWeights, outputs, width
-from hil.models.symo import CLOSE, Root, momenta, next_pose
+from hil.models.symo import CLOSE, Layers, Root, momenta, next_pose
 from hil.types import Array
 
 SOFTPLUS_ONE = float(np.log(np.e - 1.0))  # softplus of it is 1
@@ -161,9 +161,14 @@ class LagrangianNetwork:
             start, close,
         )  # fmt: skip
 
-    def gradient(self, data: Triples, direction: Array) -> Array:
-        """Return ∂(Σ μ·ρ)/∂flat for directions μ (n, nq), with the poses held."""
-        found = self._sensitivity(data, direction)
+    def gradient(
+        self, data: Triples, direction: Array, layers: tuple[Layers, Layers] | None = None
+    ) -> Array:
+        """Return ∂(Σ μ·ρ)/∂flat for directions μ (n, nq), with the poses held.
+
+        layers: of `Root`, where the network was asked at these poses before.
+        """
+        found = self._sensitivity(data, direction, layers)
         parts: list[Array] = []
         for given, asked in zip(found.given, found.asked, strict=True):
             flat_given, flat_asked = (a.reshape(-1, a.shape[-1]) for a in (given, asked))
@@ -188,7 +193,9 @@ class LagrangianNetwork:
         rows[:, ~self.trained] = 0.0
         return rows
 
-    def _sensitivity(self, data: Triples, direction: Array) -> Sensitivity:
+    def _sensitivity(
+        self, data: Triples, direction: Array, layers: tuple[Layers, Layers] | None = None
+    ) -> Sensitivity:
         """Return what s of both segments, the first ones before, asks of each layer."""
         settings, weights, at = self.settings, self.weights, outputs(self.settings)
         h = float(weights.period)
@@ -202,14 +209,23 @@ class LagrangianNetwork:
         x = np.stack([phi[0], phi[1] * mu[:, source]])  # value and tangent
         given = [x]
         slopes: list[Array] = []
-        for weight, bias in weights.hidden:
-            a = (x.reshape(-1, x.shape[2]) @ weight.T).reshape(2, len(mu), -1)
-            a[0] += bias
-            y = np.tanh(a[0], out=a[0])
-            slope = 1.0 - y * y
-            slopes.append(slope)
-            a[1] *= slope
-            x = a
+        for number, (weight, bias) in enumerate(weights.hidden):
+            if layers is None:
+                x = (x.reshape(-1, x.shape[2]) @ weight.T).reshape(2, len(mu), -1)
+                x[0] += bias
+                y = np.tanh(x[0], out=x[0])
+                slopes.append(1.0 - y * y)
+                x[1] *= slopes[-1]
+            else:  # a slope along μ is the sum of those by each position
+                n, x = len(data), np.empty((2, len(mu), len(bias)))
+                for half, part in enumerate(layers):
+                    y, *by_position = part[number]
+                    rows = slice(half * n, (half + 1) * n)
+                    x[0, rows] = y
+                    np.multiply(by_position[0], direction[:, :1], out=x[1, rows])
+                    for i in range(1, settings.nq):
+                        x[1, rows] += by_position[i] * direction[:, i : i + 1]
+                slopes.append(1.0 - x[0] * x[0])
             given.append(x)
         o = (x.reshape(-1, x.shape[2]) @ weights.last.T).reshape(2, len(mu), -1)
         o[0] += weights.constant

@@ -101,8 +101,12 @@ class Network:
 
     def copy(self) -> Network:
         """Return a network that does not change with this one."""
+        return self.at(self.flat.copy())
+
+    def at(self, flat: Any) -> Network:
+        """Return the network with other weights, which may be complex."""
         scaling = (self.input_mean, self.input_scale, self.output_mean, self.output_scale)
-        return Network(self.settings, self.flat.copy(), scaling, self.mirror)
+        return Network(self.settings, flat, scaling, self.mirror)
 
     def tied(self, flat: Array) -> Array:
         """Return the part of weights or slopes below the last layer that an odd network has.

@@ -10,8 +10,9 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings, Table
-from hil.mechanics.integrate import held_inputs
+from hil.mechanics.integrate import Stepper, held_inputs
 from hil.mechanics.multibody.base import AbstractMultibody
+from hil.models.lagrangian import LagrangianModel
 from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.fit import Motion
@@ -103,6 +104,41 @@ def measure(
         energy=energy.std(axis=1).tolist(),
         inertia=float((inertia**2).mean()),
         damping=[] if model.settings.damping == "none" else damping.tolist(),
+    )
+
+
+def measure_states(
+    model: LagrangianModel, system: AbstractMultibody, period: float, step: Stepper,
+    test: Trajectories, rollouts: Trajectories,
+) -> Measure:  # fmt: skip
+    """Return how good a model is that steps from states, and is given them.
+
+    The same figures as `measure`: the next pose of the same samples, and the motion from the
+    true first state. Energy is that of the model at its states.
+    """
+    x = np.concatenate([test.q, test.v], axis=2)[:, 1:-1].reshape(-1, 2 * system.nq)
+    u = np.repeat(test.u, test.q.shape[1] - 2, axis=0)
+    ahead = step(model.acceleration, x, u, period)
+    truth = np.concatenate([test.q, test.v], axis=2)[:, 2:].reshape(ahead.shape)
+    miss, nq = (ahead - truth) ** 2, system.nq
+    first = np.concatenate([rollouts.q[:, 0], rollouts.v[:, 0]], axis=1)
+    still = np.zeros((rollouts.q.shape[1] - 1, len(first), system.nu))
+    with np.errstate(all="ignore"):
+        path = held_inputs(model.acceleration, first, still, period, 1, step).swapaxes(0, 1)
+        q, v = path[..., :nq], path[..., nq:]
+        inertia = model.inertia(q.reshape(-1, nq)).reshape(*q.shape, nq)
+        energy = 0.5 * np.einsum("ski,skij,skj->sk", v, inertia, v)
+        energy += model.potential(q.reshape(-1, nq)).reshape(energy.shape)
+        off = ((q - rollouts.q) ** 2).mean(axis=(1, 2))
+    poses = test.q.reshape(-1, nq)
+    return Measure(
+        test=float(miss[:, :nq].mean()),
+        test_full=float(miss.mean()),
+        unsolved=int((~np.isfinite(miss)).any(axis=1).sum()),
+        integration=np.where(np.isfinite(off), off, 1e300).tolist(),
+        energy=np.nan_to_num(energy.std(axis=1), nan=1e300, posinf=1e300).tolist(),
+        inertia=float(((model.inertia(poses) - system.mass_matrix(poses)) ** 2).mean()),
+        damping=[],
     )
 
 

@@ -35,13 +35,13 @@ def test_the_suite_at_reduced_size(tmp_path: Path) -> None:
 
     cells = run / "cells.json"
     done = json.loads(cells.read_text())
-    lost = "cart-pole / FNODE / 1"
+    lost = "cart-pole / FNODE / 1001"
     kept = done.pop(lost)
-    done["cart-pole / FNODE / 0"]["full"] = 123.0  # would be found out if it ran again
+    done["cart-pole / FNODE / 1000"]["full"] = 123.0  # would be found out if it ran again
     cells.write_text(json.dumps(done))
     again = bench("fnode", "--resume", str(run))
     fresh = json.loads(cells.read_text())
-    assert fresh["cart-pole / FNODE / 0"]["full"] == 123.0
+    assert fresh["cart-pole / FNODE / 1000"]["full"] == 123.0
     assert {k: v for k, v in fresh[lost].items() if k != "cpu_seconds"} == {
         k: v for k, v in kept.items() if k != "cpu_seconds"
     }

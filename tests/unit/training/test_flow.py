@@ -12,7 +12,7 @@ from hil.mechanics.multibody.spring_chain import SpringChain, SpringChainParamet
 from hil.models.fnode import FnodeModel, FnodeSettings, layout
 from hil.training.fit import Motion
 from hil.training.flow import FlowFit, FlowSettings, Samples, Variant, choose, learn
-from hil.training.function_space import NetworkProblem, descend, kernel
+from hil.training.function_space import SEARCH, START, NetworkProblem, descend, kernel
 from hil.training.network import Blocks, Network
 from hil.training.rollout import rollout, rollout_error
 from hil.types import Array
@@ -76,6 +76,49 @@ def test_descent_meets_every_target_of_few_points() -> None:
     assert (np.diff(seen) < 0).all()
     assert done.loss == pytest.approx(float(((net.answers(z)[0] - a) ** 2).mean()), rel=1e-6)
     assert done.loss < 1e-12
+
+
+def test_a_step_with_a_ridge_is_that_of_the_dense_system() -> None:
+    """(JᵀJ + (mρ + λ) I) δ = Jᵀ r − mρ w, solved in the space of weights."""
+    net, z, a = small(seed=5)
+    problem, ridge, start = NetworkProblem(net, z, a), 1e-3, net.flat.copy()
+    rows = []
+    for output in range(2):
+        for point in range(9):
+            back = np.zeros((9, 2))
+            back[point, output] = 1.0
+            rows.append(net.back(z, back))
+    slopes, rest = np.array(rows), problem.residual()
+    change = np.random.default_rng(0).normal(size=len(start))
+    change[net.below + net.last.size : -2] = 0.0  # there is no skip
+    np.testing.assert_allclose(problem.along(change), slopes @ change, rtol=1e-12)
+
+    def value(flat: Array) -> float:
+        net.flat[:] = flat
+        return float((problem.residual() ** 2).mean() + ridge * flat @ flat)
+
+    pull = 18 * ridge
+    dense, size = [], float((slopes**2).sum(axis=1).mean())
+    for damping in START * SEARCH ** np.arange(-20.0, 21.0):
+        matrix = slopes.T @ slopes + (pull + damping * size) * np.eye(len(start))
+        dense.append(value(start + np.linalg.solve(matrix, slopes.T @ rest - pull * start)))
+    net.flat[:] = start
+    done = descend(problem, iterations=1, ridge=ridge)
+    assert done.loss == pytest.approx(value(net.flat.copy()), rel=1e-12)
+    assert np.isclose(done.loss, dense, rtol=1e-9).any(), "no step of the dense system"
+
+
+def test_a_mirrored_network_is_odd_where_it_was_shown_half() -> None:
+    random = np.random.default_rng(2)
+    q, v = random.uniform(0.2, 1.0, (2, 80, 1))
+    samples = Samples(q, v, np.zeros((80, 0)), -np.sin(2 * q) - 0.3 * v)
+    network = FnodeSettings(nq=1, nu=0, hidden=(16, 16))
+    model, _ = learn(network, Variant(scale=0.1, mirror=True), samples, seed=0)
+    there, back = (
+        model.acceleration(s * q[1::2], s * v[1::2], np.zeros((40, 0))) for s in (1.0, -1.0)
+    )
+    np.testing.assert_allclose(there, -back, atol=1e-4)
+    np.testing.assert_allclose(there, samples.a[1::2], atol=1e-4)
 
 
 @pytest.mark.parametrize("velocities", ["even", "none"])

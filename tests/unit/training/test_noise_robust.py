@@ -14,6 +14,7 @@ from hil.training.differentiation import Derivatives, differences
 from hil.training.flow import Samples, Variant, learn
 from hil.training.function_space import kernel, weighted
 from hil.training.integral_matching import learn_by_integrals, twice_integrated
+from hil.training.kalman_smoother import kalman
 from hil.training.network import Blocks, Network
 from hil.training.noise_robust import gaussian_process, penalised
 from hil.training.rollout import rollout, rollout_error
@@ -31,7 +32,7 @@ def damped(samples: int = 300) -> tuple[SpringChain, Array, Array]:
     return chain, truth, truth[:, :1] + 0.01 * truth[:, :1].std() * noise
 
 
-@pytest.mark.parametrize("method", [penalised, gaussian_process])
+@pytest.mark.parametrize("method", [penalised, gaussian_process, kalman])
 def test_noise_is_told_from_motion(method: Method) -> None:
     """A tenth of the acceleration at most is lost, where differences drown in noise."""
     chain, truth, noisy = damped()
@@ -45,7 +46,7 @@ def test_noise_is_told_from_motion(method: Method) -> None:
     assert error(method(truth[:, :1], DT)) < 1e-3, "clean motion passes"
 
 
-@pytest.mark.parametrize("method", [penalised, gaussian_process])
+@pytest.mark.parametrize("method", [penalised, gaussian_process, kalman])
 def test_the_derivatives_are_those_of_the_smoothed_motion(method: Method) -> None:
     _, _, noisy = damped(200)
     found = method(noisy, DT)

@@ -123,7 +123,8 @@ def test_a_guide_that_jams_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "order"), [("rk4", 4), ("leapfrog", 2), ("yoshida4", 4), ("yoshida6", 6)]
+    ("name", "order"),
+    [("rk4", 4), ("midpoint", 2), ("leapfrog", 2), ("yoshida4", 4), ("yoshida6", 6)],
 )
 def test_steppers_have_their_order(name: str, order: int) -> None:
     step: Stepper = STEPPERS[name]
