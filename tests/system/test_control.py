@@ -21,6 +21,7 @@ from tests.system.rigs import ROOT, address, hil, mirror
 
 COLLECT = ROOT / "configs/cart_pole_collect.toml"
 FNODE = ROOT / "configs/fnode.toml"
+SYMO = ROOT / "configs/symo.toml"
 KEYS = {
     "steps", "cost", "final_error_norm", "max_abs_input", "solve_us_p50", "solve_us_p99",
     "round_trip_us_p50", "round_trip_us_p99", "missed_deadlines", "fallbacks", "run",
@@ -71,6 +72,17 @@ def test_what_was_collected_is_learned_and_balances(tmp_path: Path) -> None:
     start = "board.plant.start=[0.03, 0.0, 0.0, 0.0]"
     driven = control(tmp_path, "--set", model, "--set", start, "--set", "loop.duration=4")
     assert float(str(driven["final_error_norm"])) < 0.1
+
+    # The same with a discrete Lagrangian, from poses alone from the recording to the plan.
+    small = ("--set", "fit.network.hidden=[8, 8]", "--set", "fit.iterations=3")
+    fitted = hil("fit", str(SYMO), data, "--runs", str(tmp_path), "--json", *small)
+    assert fitted.returncode == 0, fitted.stderr
+    outcome = json.loads(fitted.stdout.splitlines()[-1])
+    assert outcome["origin_by_input"][0][0] == pytest.approx(-2.0, rel=0.1)
+    model = f"model={{kind='hil.models.stored:StoredModel', path='{outcome['model']}'}}"
+    driven = control(tmp_path, "--set", model, "--set", start, "--set", "loop.duration=4")
+    assert float(str(driven["final_error_norm"])) < 0.1
+    assert driven["fallbacks"] == 0
 
 
 def cart_pole(tmp_path: Path, **overrides: object) -> tuple[Config, Path]:

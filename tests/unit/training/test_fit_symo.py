@@ -15,7 +15,7 @@ from hil.mechanics.multibody.rod_cart_pole import RodCartPole
 from hil.models.lagrangian_weights import LagrangianSettings
 from hil.models.symo import SymoModel
 from hil.training.fit import Motion
-from hil.training.fit_symo import FitSymo, FitSymoSettings, batch_gradient, triples
+from hil.training.fit_symo import FitSymo, FitSymoSettings, batch_gradient, felt, triples
 from hil.training.lagrangian_network import LagrangianNetwork
 from hil.training.levenberg import minimise
 from hil.training.pose_benchmark import CaseSettings, Trajectories, draw, measure
@@ -163,3 +163,24 @@ def test_a_controller_made_from_poses_alone_balances_the_plant() -> None:
         q = x[:, :2]  # the law sees no more than this
         u = -np.concatenate([q, model.speed(before, q, u)], axis=1) @ gain.T
     assert np.abs(x).max() < 1e-2  # the slowest pole takes its time
+
+
+def test_what_pushes_between_distant_poses_is_seen_under_the_hat_of_their_difference() -> None:
+    """A free mass: the second difference of its poses is the hat-weighted force, exactly."""
+    random, dt, stride = np.random.default_rng(7), 0.01, 6
+    u = random.normal(size=(61, 1))
+    v = np.concatenate([[0.0], np.cumsum(u[:-1, 0]) * dt])
+    q = np.concatenate([[0.0], np.cumsum(v[:-1] * dt + 0.5 * dt**2 * u[:-1, 0])])
+    found = triples([Motion(dt, q[:, None], u)], stride)
+    assert len(found) == 61 - 2 * stride
+    bent = (found.third - 2 * found.second + found.first) / (stride * dt) ** 2
+    np.testing.assert_allclose(bent, 0.5 * (found.u_first + found.u_second), atol=1e-9)
+
+
+def test_inputs_are_those_that_acted() -> None:
+    """After a delay of one period, what is commanded is felt one row later."""
+    motion = Motion(0.01, np.arange(8.0)[:, None], np.arange(8.0)[:, None])
+    (late,) = felt([motion], 0.01, 0.0)
+    np.testing.assert_array_equal(late.q[:, 0], np.arange(1.0, 8.0))
+    np.testing.assert_allclose(late.u[:, 0], np.arange(7.0))
+    assert felt([motion], 0.0, 0.0) == [motion]
