@@ -114,7 +114,7 @@ def slopes(net: LagrangianNetwork, data: Steps) -> Array:
     a = model.acceleration(q, v, data.u)
     there, bend = SHORT * v, 0.5 * SHORT**2 * a
     poses = Triples(q - there + bend, q, q + there + bend, data.u, data.u)
-    along = np.linalg.inv(model.inertia(q)) / SHORT
+    along: Array = np.asarray(np.linalg.inv(model.inertia(q)) / SHORT)
     return net.rows(poses, along)
 
 
