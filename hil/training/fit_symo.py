@@ -36,7 +36,7 @@ from hil.training.levenberg import SquaresProgress, minimise
 from hil.types import Array
 
 RIDGES = tuple(10.0**-power for power in range(7, 16))  # largest first
-ROUGH = 1e-7  # of Newton's last step, where a gradient of six digits will do
+ROUGH = 1e-7  # of Newton's last step: a gradient of five digits will do for a batch
 KEPT = 4_000_000  # numbers, 32 MB: the most that glibc learns from
 BLOCK = 256  # samples whose slopes are held at once
 

