@@ -203,6 +203,30 @@ def doctor(as_json: bool) -> None:
 
 
 @cli.command()
+@CONFIG
+@config_options
+@click.option("--lens", is_flag=True, help="Calibrate the lens with a checkerboard instead.")
+@click.option("--views", type=click.IntRange(6, 100), default=12, show_default=True, help="Of it.")
+@runs_option
+@json_option
+def camera(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], lens: bool, views: int,
+    runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Look through the camera of a bench: which markers it sees, and how much noise there is.
+
+    With --lens it tells how to hold a checkerboard, and writes the file the rig's table names.
+    Example: hil camera configs/manual.toml --sim
+    """
+    from hil.services import camera as service
+
+    found = resolved(config, sim, ideal, settings)
+    calibrated = service.calibrate(found, views, runs, say) if lens else None
+    outcome = calibrated or service.look(found, runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @config_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the split, the order, the noise.")

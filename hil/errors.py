@@ -9,6 +9,7 @@ HilError
 └── RunError              it was asked rightly and failed: exit code 1, one line
     ├── LinkError         the wire: no port, no answer, unplugged
     ├── StateError        a call out of order in a rig's life
+    ├── MeasurementError  what was measured cannot be trusted: a marker is hidden
     ├── SafetyError       the guard said no
     │   ├── LimitError    outside the rig's limits
     │   ├── LeaseError    somebody else commands the rig
@@ -59,6 +60,10 @@ class LinkError(RunError):
 
 class StateError(RunError):
     """A call came out of order in the life of a rig."""
+
+
+class MeasurementError(RunError):
+    """What was measured cannot be trusted and is refused."""
 
 
 class SafetyError(RunError):

@@ -222,6 +222,7 @@ class Measured(Reply, tag="measured", frozen=True, kw_only=True):
     elongation: ArrayRef  # (batch, bonds), m
     settled: bool
     twin_residual: float | None  # measured − predicted elongation, relative rms
+    applied: ArrayRef | None = None  # (batch, dof), N, of a rig that rounds loads
 
 
 class Applied(Reply, tag="applied", frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ class MeasuredEquilibrium:
     device_us: int  # device time of the last sample, us
     settled: bool  # every case came to rest inside the time granted
     twin_residual: float | None = None  # measured − predicted elongation, relative rms
+    applied: Array | None = None  # (batch, dof), N, where the rig rounds loads; None: as asked
 
 
 @dataclass(frozen=True)
@@ -265,12 +266,14 @@ def in_parts(loads: Array, max_cases: int) -> list[Array]:
 
 def join(parts: list[MeasuredEquilibrium]) -> MeasuredEquilibrium:
     """Put the equilibria of the parts of a batch together again."""
+    applied = [p.applied for p in parts if p.applied is not None]
     return MeasuredEquilibrium(
         displacement=np.concatenate([p.displacement for p in parts]),
         elongation=np.concatenate([p.elongation for p in parts]),
         device_us=parts[-1].device_us,
         settled=all(p.settled for p in parts),
         twin_residual=parts[-1].twin_residual,
+        applied=None if not applied else np.concatenate(applied),
     )
 
 

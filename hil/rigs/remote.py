@@ -132,7 +132,7 @@ class RemoteRig(AbstractRemoteRig, AbstractStaticRig):
         assert self._info is not None
         assert self._tokens is not None
         token = self._tokens.take(self.session.clock.now_us())
-        measured, (displacement, elongation) = self.session.ask(
+        measured, (displacement, elongation, *applied) = self.session.ask(
             bus.Settle,
             bus.Measured,
             loads,
@@ -147,6 +147,7 @@ class RemoteRig(AbstractRemoteRig, AbstractStaticRig):
             device_us=measured.sampled_us,
             settled=measured.settled,
             twin_residual=measured.twin_residual,
+            applied=applied[0] if applied else None,
         )
 
 

@@ -21,6 +21,7 @@ from hil.links.zeromq import runtime_directory
 from hil.messages import wire
 from hil.rigs.device import board_name
 from hil.rigs.emulator import EmulatorRig
+from hil.rigs.manual import ManualRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.safety.deadman import Forwarded
 from hil.services import infer, sweep, train_model
@@ -54,8 +55,8 @@ def validate(config: Config) -> dict[str, str]:
     parts["mirror"] = f"{address.endpoint('command')}{' with keys' if keys else ''}"
     kind, settings = settings_of(config.rig, "rig")
     network = None
-    if issubclass(kind, SpringNetworkRig):
-        network = SpringNetworkRig(settings, tokens=Forwarded(), clock=config.clock).network
+    if issubclass(kind, SpringNetworkRig | ManualRig):
+        network = kind(settings, tokens=Forwarded(), clock=config.clock).network
         parts["rig"] = (
             f"{settings.name}: {network.dof} degrees of freedom, {network.bond_count} bonds, "
             f"{network.self_stresses} self-stresses"
@@ -98,6 +99,7 @@ def schema() -> dict[str, Any]:
             k.Settings
             for k in (
                 SpringNetworkRig,
+                ManualRig,
                 EmulatorRig,
                 Iris,
                 InSituTraining,

@@ -26,7 +26,7 @@ from hil.config import Config, Settings, check, settings_of
 from hil.errors import HilError, LinkError, RunError, SafetyError
 from hil.links.zeromq import SOCKETS, Address, BusServer, Keys
 from hil.messages import bus
-from hil.rigs.base import RigState
+from hil.rigs.base import AbstractBoard, RigState
 from hil.safety.lease import LeaseDesk
 from hil.services.desk import Desk
 from hil.services.owned import Carried, own
@@ -65,16 +65,16 @@ def bus_address(config: Config) -> tuple[Address, Keys | None, MirrorSettings]:
 class Mirror:
     """Owns one rig and answers for it until told to end.
 
-    port: where a simulated board answers, "" for the configured port.
+    port: where a simulated board answers, "" for the configured port; board: that board.
     """
 
-    def __init__(self, config: Config, port: str = "") -> None:
+    def __init__(self, config: Config, port: str = "", board: AbstractBoard | None = None) -> None:
         address, keys, self.settings = bus_address(config)
         self.name = address.name
         self.clock = make_clock(config.clock)
         self._clock_kind = config.clock
         self._simulated = config.board is not None
-        self._owned = own(config, port)
+        self._owned = own(config, port, board)
         self.rig = self._owned.rig
         self._lease = LeaseDesk(self.name, self.settings.lease)
         self._server = BusServer(address, keys)

@@ -13,12 +13,14 @@ import numpy as np
 from hil.config import Config, settings_of
 from hil.errors import ConfigError, StateError
 from hil.messages import bus
-from hil.rigs.base import AbstractRig, Token
+from hil.rigs.base import AbstractBoard, AbstractRig, MeasuredEquilibrium, Token
+from hil.rigs.bench import AbstractBench
 from hil.rigs.cart_pole import CartPoleRig
 from hil.rigs.device import Device
 from hil.rigs.device_clock import DeviceClock
 from hil.rigs.emulator import EmulatorRig
 from hil.rigs.lucidac import LucidacRig
+from hil.rigs.manual import ManualRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.rigs.twin import SpringNetworkTwin
 from hil.safety.deadman import Forwarded
@@ -179,24 +181,77 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         self._measurements += len(loads)
         if self._applied is not None and (self._applied > 0).any():
             self._residual = self._twin.residual(self._applied, loads, measured.elongation)
-        values = {
-            "device_us": measured.device_us,
-            "cases": len(loads),
-            "settled": measured.settled,
-            "twin_residual": self._residual,
-            "force": loads[-1].tolist(),
-            "displacement": measured.displacement[-1].tolist(),
-            "elongation": measured.elongation[-1].tolist(),
-        }
-        fields = {
-            "sampled_us": measured.device_us,
-            "displacement": bus.ArrayRef.of(measured.displacement),
-            "elongation": bus.ArrayRef.of(measured.elongation),
-            "settled": measured.settled,
-            "twin_residual": self._residual,
-        }
-        arrays = [measured.displacement, measured.elongation]
-        return Carried(bus.Measured, fields, arrays, ("measurement", values))
+        return carried_equilibria(measured, loads, self._residual)
+
+
+class OwnedManual(AbstractOwned):
+    """A spring network that a person loads and a camera sees, its limits and its twin."""
+
+    def __init__(self, rig: ManualRig, tokens: Forwarded) -> None:
+        self._inner = rig
+        self._rig = Limited(rig)
+        self._tokens = tokens
+        self._twin = SpringNetworkTwin(rig.network)
+        self._info: dict[str, Any] = {}
+        self._measurements = 0
+        self._residual: float | None = None
+
+    @property
+    def rig(self) -> Limited:
+        """The rig behind its limits."""
+        return self._rig
+
+    @property
+    def clock(self) -> DeviceClock:
+        """What time it is on the bench."""
+        return self._inner.clock
+
+    @property
+    def port(self) -> str:
+        """The camera."""
+        return self._inner.bench.camera
+
+    @property
+    def measurements(self) -> int:
+        """Load cases measured."""
+        return self._measurements
+
+    @property
+    def twin_residual(self) -> float | None:
+        """Measured minus predicted elongation of the newest load case, relative rms."""
+        return self._residual
+
+    def counters(self) -> bus.Counters:
+        """Return nothing: there is no line to count on."""
+        return bus.Counters()
+
+    def configure(self) -> dict[str, Any]:
+        """Open the camera."""
+        self._info = msgspec.to_builtins(self.rig.configure())
+        return self._info
+
+    def read_back(self) -> dict[str, Any]:
+        """Return what the rig is; what is mounted is on the bench."""
+        return self._info
+
+    def carry_out(self, request: bus.Request, arrays: list[AnyArray]) -> Carried:
+        """Have a load case hung, struts mounted, or say what is mounted."""
+        match request:
+            case bus.Settle():
+                self._tokens.put(Token(request.token, request.valid_until_us))
+                measured = self.rig.settle(np.asarray(arrays[0], dtype=np.float64))
+                assert measured.applied is not None
+                stiffness, loads = self.rig.read_stiffness(), measured.applied
+                self._measurements += len(loads)
+                self._residual = self._twin.residual(stiffness, loads, measured.elongation)
+                return carried_equilibria(measured, loads, self._residual)
+            case bus.SetStiffness():
+                applied = self.rig.set_stiffness(np.asarray(arrays[0], dtype=np.float64))
+            case bus.ReadStiffness():
+                applied = self.rig.read_stiffness()
+            case _:
+                raise wrong_kind(request, "a spring network loaded by hand")
+        return Carried(bus.Applied, {"stiffness": bus.ArrayRef.of(applied)}, [applied])
 
 
 class OwnedCartPole(AbstractOwnedDevice):
@@ -362,6 +417,36 @@ class OwnedEmulator(AbstractOwned):
         return replace(carried, published=("run", published))
 
 
+def carried_equilibria(
+    measured: MeasuredEquilibrium, loads: Array, residual: float | None
+) -> Carried:
+    """Return measured equilibria as a reply, and the last of them as telemetry.
+
+    loads: (batch, dof), N, as applied. residual: of the twin, relative.
+    """
+    values = {
+        "device_us": measured.device_us,
+        "cases": len(loads),
+        "settled": measured.settled,
+        "twin_residual": residual,
+        "force": loads[-1].tolist(),
+        "displacement": measured.displacement[-1].tolist(),
+        "elongation": measured.elongation[-1].tolist(),
+    }
+    fields = {
+        "sampled_us": measured.device_us,
+        "displacement": bus.ArrayRef.of(measured.displacement),
+        "elongation": bus.ArrayRef.of(measured.elongation),
+        "settled": measured.settled,
+        "twin_residual": residual,
+    }
+    arrays = [measured.displacement, measured.elongation]
+    if measured.applied is not None:
+        fields["applied"] = bus.ArrayRef.of(measured.applied)
+        arrays.append(measured.applied)
+    return Carried(bus.Measured, fields, arrays, ("measurement", values))
+
+
 def _carried(kind: type[bus.Reply], **fields: Any) -> Carried:
     """Return a reply whose arrays ride behind it, in the order in which they are named."""
     arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
@@ -372,7 +457,7 @@ def _carried(kind: type[bus.Reply], **fields: Any) -> Carried:
     return Carried(kind, described, arrays)
 
 
-def own(config: Config, port: str) -> AbstractOwned:
+def own(config: Config, port: str, board: AbstractBoard | None = None) -> AbstractOwned:
     """Make what a mirror owns; no I/O. Raises ConfigError for a rig no mirror can own."""
     kind, settings = settings_of(config.rig, "rig")
     tokens = Forwarded()
@@ -386,6 +471,10 @@ def own(config: Config, port: str) -> AbstractOwned:
         return OwnedEmulator(EmulatorRig(settings, clock=config.clock, port=port))
     if issubclass(kind, LucidacRig):
         return OwnedEmulator(LucidacRig(settings, clock=config.clock, port=port))
+    if issubclass(kind, ManualRig):
+        bench = board if isinstance(board, AbstractBench) else None
+        manual = ManualRig(settings, tokens=tokens, clock=config.clock, bench=bench)
+        return OwnedManual(manual, tokens)
     raise ConfigError(
         f"rig.kind: {config.rig['kind']!r} is not a rig a mirror can own; a rig in process "
         "needs none"

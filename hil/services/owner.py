@@ -26,7 +26,7 @@ from hil.config import Config, build
 from hil.errors import HilError, LinkError, RunError
 from hil.links.zeromq import runtime_directory
 from hil.messages import bus
-from hil.rigs.base import AbstractBoard
+from hil.rigs.base import AbstractBoard, RigState
 from hil.rigs.session import enquire
 from hil.services.lock import hold
 from hil.services.mirror import Mirror, bus_address
@@ -48,19 +48,12 @@ def serve(job: MirrorJob, until: threading.Event, ready: Callable[[Mirror], None
     the device is wrong.
     """
     config = job.config
-    address, _, _ = bus_address(config)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
-            hold(
-                _lock_file(address.name),
-                address.where,
-                f"rig {address.name}: another mirror owns it already (`hil status`); end that "
-                "one first",
-            )
-        )
+        stack.enter_context(owned(config))
         port = ""
+        board: AbstractBoard | None = None
         if config.board is not None:
-            board: AbstractBoard = build(
+            board = build(
                 config.board,
                 "board",
                 rig=config.rig,
@@ -70,8 +63,18 @@ def serve(job: MirrorJob, until: threading.Event, ready: Callable[[Mirror], None
                 start_us=job.start_us,
             )
             port = stack.enter_context(board)
-        mirror = Mirror(config, port)
+        mirror = Mirror(config, port, board)
         mirror.serve(until, lambda: ready(mirror))
+
+
+def owned(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a rig: one process owns it. Entering raises LeaseError."""
+    address, _, _ = bus_address(config)
+    return hold(
+        _lock_file(address.name),
+        address.where,
+        f"rig {address.name}: another mirror owns it already (`hil status`); end that one first",
+    )
 
 
 def _lock_file(name: str) -> Path:
@@ -106,6 +109,50 @@ def status(config: Config) -> bus.StatusReport | None:
         return None
     assert isinstance(report, bus.StatusReport)
     return report
+
+
+class HostedMirror:
+    """A mirror in a thread of this process, for a rig whose person sits at this terminal.
+
+    A context manager. Entering raises what the mirror could not start for.
+    """
+
+    def __init__(self, job: MirrorJob) -> None:
+        self._job = job
+        self._end, self._ready = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mirror")
+        self._mirror: Mirror | None = None
+        self._error: Exception | None = None
+
+    def __enter__(self) -> HostedMirror:
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.interrupt()
+        self._end.set()
+        self._thread.join()
+
+    def interrupt(self) -> None:
+        """End what the person is being asked: nobody waits for it any more."""
+        if self._mirror is not None and self._mirror.rig.state is RigState.ACTIVE:
+            self._mirror.rig.stop("the process that asked has ended")
+
+    def _run(self) -> None:
+        try:
+            serve(self._job, self._end, self._is_ready)
+        except HilError as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _is_ready(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._ready.set()
 
 
 class ChildMirror:

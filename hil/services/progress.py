@@ -18,14 +18,17 @@ LINE_S = 2.0  # between two lines where stderr is no terminal
 class TrainingProgress:
     """A bar on a terminal, a line every two seconds elsewhere; a context manager.
 
-    unit: what is counted, where it is not epochs.
+    unit: what is counted, where it is not epochs. plain: lines in any case, because the
+    terminal is a person's who is asked things.
     """
 
-    def __init__(self, epochs: int, say: Callable[[str], None], unit: str = "epoch") -> None:
+    def __init__(
+        self, epochs: int, say: Callable[[str], None], unit: str = "epoch", plain: bool = False
+    ) -> None:
         console = Console(stderr=True)
         self._epochs, self._unit = epochs, unit
         self._say = say
-        self._lines = not console.is_terminal
+        self._lines = plain or not console.is_terminal
         self._spoken = time.monotonic()
         self._accuracy = ""
         self._bar = Progress(

@@ -19,6 +19,7 @@ from hil.messages import wire
 from hil.recording.run import CHECKPOINT, RESULTS, Run
 from hil.recording.writer import Recorder, versions
 from hil.rigs.base import RigInfo, RigState
+from hil.rigs.manual import ManualRig
 from hil.rigs.remote import RemoteRig
 from hil.rigs.spring_network import SpringNetworkRig
 from hil.safety.deadman import Forwarded, Minting
@@ -124,8 +125,9 @@ class _Parts:
                 raise ConfigError(f"{name}: missing; `hil train` needs a [task] and a [training]")
         assert config.task is not None
         assert config.training is not None
-        _, rig_settings = settings_of(config.rig, "rig")
-        network = SpringNetworkRig(rig_settings, tokens=Forwarded()).network
+        kind, rig_settings = settings_of(config.rig, "rig")
+        rig_kind = ManualRig if issubclass(kind, ManualRig) else SpringNetworkRig
+        network = rig_kind(rig_settings, tokens=Forwarded()).network
         self.geometry = network.geometry
         self.task: AbstractStaticTask = build(
             config.task, "task", geometry=network.geometry, seed=config.seed
@@ -153,25 +155,37 @@ def _session(
     config: Config, parts: _Parts, run: Run, checkpoint: Checkpoint | None, say: Say
 ) -> Outcome:
     address, keys, _ = bus_address(config)
+    hosted: owner.HostedMirror | None = None
     with contextlib.ExitStack() as stack:
         if not require_mirror(config, address):
             say(f"no mirror serves {address.name}: starting one")
             start_us = checkpoint.device_us if checkpoint else 0
             job = owner.MirrorJob(config, start_us)
-            stack.enter_context(owner.ChildMirror(job, run.path / "mirror.log"))
+            if needs_terminal(config):
+                hosted = stack.enter_context(owner.HostedMirror(job))
+            else:
+                stack.enter_context(owner.ChildMirror(job, run.path / "mirror.log"))
         name = f"train-{os.getpid()}"
         rig = stack.enter_context(RemoteRig(address, mint=Minting, client=name, keys=keys))
+        if hosted is not None:
+            stack.callback(hosted.interrupt)  # before the lease is given back
         info = _take(rig, patient=checkpoint is not None, say=say)
         recorder = stack.enter_context(
             Recorder(run.next_part(), CHANNELS, _metadata(config, info, checkpoint))
         )
         epochs = parts.training.settings.epochs
-        progress = stack.enter_context(TrainingProgress(epochs, say))
+        progress = stack.enter_context(TrainingProgress(epochs, say, plain=hosted is not None))
         try:
             return _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, FaultError):
             say(f"interrupted; go on with: hil train --resume {run.path}")
             raise
+
+
+def needs_terminal(config: Config) -> bool:
+    """Return whether a person at this terminal is the rig's hands."""
+    kind, _ = settings_of(config.rig, "rig")
+    return issubclass(kind, ManualRig) and config.board is None
 
 
 def _learn(
