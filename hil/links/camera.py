@@ -83,12 +83,13 @@ class CameraLink:
         """
         cv2 = opencv()
         frames: list[AnyArray] = []
-        for _ in range(stale if self.device.startswith("/dev") else 0):
+        live = self.device.startswith("/dev") or "://" in self.device  # others do not go on
+        for _ in range(stale if live else 0):
             self._next()
         due = time.monotonic()
         while len(frames) < count:
             colour = self._next()
-            if time.monotonic() >= due:
+            if not live or time.monotonic() >= due:
                 due += period_s
                 grey = colour if colour.ndim == 2 else cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
                 frames.append(grey)

@@ -1,6 +1,6 @@
 """Round markers in an image: where their centres are, to a fraction of a pixel.
 
-A marker is a white dot on a black disc half as wide again, on a grey ground. Dots are found
+A marker is a white dot on a black disc 1.8 times as wide. Dots are found
 as peaks of a difference of two Gaussians of their size (Lindeberg 1998), their centres as
 the intensity-weighted centroid over an aperture that ends on the black disc, where the
 weight is zero.
@@ -15,7 +15,9 @@ import numpy as np
 
 from hil.types import AnyArray, Array
 
-DISC = 1.6  # radius of the black disc, of the dot's
+DISC = 1.8  # radius of the black disc, of the dot's
+BLACK = 1.6  # up to here the disc is black, also a little farther from the camera
+CONTRAST = 20.0  # grey levels between dot and disc; less is no dot
 APERTURE = 1.35  # of the centroid, of the dot's radius: on the disc, beyond the blurred edge
 FAINT = 0.4  # of the median peak: weaker ones are no dots
 COARSE = 4.0  # px, radius of a dot in the image the peaks are looked for in
@@ -42,7 +44,9 @@ def find_dots(image: AnyArray, radius: float, expected: int) -> Dots:
         return Dots(np.empty((0, 2)), np.empty(0))
     order = np.argsort(-strength, kind="stable")
     kept = strength[order] > FAINT * np.median(strength[order][:expected])
-    return _centroids(grey, peaks[order][kept].astype(np.float64), radius)
+    dots = _centroids(grey, peaks[order][kept].astype(np.float64), radius)
+    solid = dots.flux > CONTRAST * np.pi * radius**2
+    return Dots(dots.centre[solid], dots.flux[solid])
 
 
 def _peaks(grey: AnyArray, radius: float) -> tuple[AnyArray, AnyArray]:
@@ -78,7 +82,7 @@ def _centroids(grey: AnyArray, start: Array, radius: float) -> Dots:
     flux = np.zeros(len(start))
     for _ in range(ROUNDS):
         away = np.hypot(x - centre[:, 0, None, None], y - centre[:, 1, None, None]) / radius
-        ring = (away > APERTURE) & (away < DISC - 0.5 / radius)
+        ring = (away > APERTURE) & (away < BLACK)
         black = (patch * ring).sum((1, 2)) / np.maximum(ring.sum((1, 2)), 1)
         weight = (patch - black[:, None, None]) * (away < APERTURE)
         flux = weight.sum((1, 2))

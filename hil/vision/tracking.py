@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -69,7 +69,7 @@ class Sight(NamedTuple):
     """Where everything is."""
 
     nodes: Array  # (n, 2), m, on the bench
-    drift: float  # farthest a node went from the first half of the frames to the second, m
+    drift: float  # rms, of all nodes, from the first half of the frames to the second, m
     moved: float  # rms shift of the reference markers since the sight before, px; 0: none
     residual: float  # rms of the reference markers about the plane, px
 
@@ -83,6 +83,7 @@ class Registration:
     flux: Array  # (n + f,), of all markers, of a dot of one square pixel
     plane: Plane
     noise: float  # scatter of a marker in one frame, px
+    flicker: float  # scatter of a marker's brightness in one frame, 1
     scale: float  # px/m
 
 
@@ -117,14 +118,18 @@ class Tracker:
         pixels = dots.centre[order]
         plane = Plane.fit(pixels[self._frame], layout.frame)
         each = [self._dots(frame, radius) for frame in frames[:: max(1, len(frames) // 16)]]
-        near = [one.centre[cdist(pixels, one.centre).argmin(1)] for one in each]
-        noise = float(np.std(near, axis=0, ddof=1).mean())
-        self._check_plane(plane, pixels[self._frame], layout.frame, self._frame, noise)
+        near = [cdist(pixels, one.centre).argmin(1) for one in each]
+        centres = [one.centre[which] for one, which in zip(each, near, strict=True)]
+        noise = float(np.std(centres, axis=0, ddof=1).mean())
+        shine = np.array([one.flux[which] for one, which in zip(each, near, strict=True)])
+        flicker = float((shine.std(0, ddof=1) / shine.mean(0)).mean())
+        mean = noise / math.sqrt(len(frames))
+        self._check_plane(plane, pixels[self._frame], layout.frame, self._frame, mean)
         flux = dots.flux[order] / plane.scale(plane.metres(pixels)) ** 2
         self._check_flux(flux, np.full(len(flux), np.median(flux)), UNEVEN)
         count, scale = len(layout.nodes), float(plane.scale(everything).mean())
         nodes = plane.metres(pixels[:count])
-        self.registration = Registration(nodes, pixels, flux, plane, noise, scale)
+        self.registration = Registration(nodes, pixels, flux, plane, noise, flicker, scale)
         return self.registration
 
     def locate(self, frames: Sequence[AnyArray], predicted: Array) -> Sight:
@@ -139,13 +144,11 @@ class Tracker:
         half = max(1, len(frames) // 2)
         parts = [self._look(part, seen, predicted) for part in (frames[:half], frames[half:])]
         nodes = np.mean([part.nodes for part in parts], axis=0)
-        drift = float(np.abs(parts[1].nodes - parts[0].nodes).max())
+        drift = float(np.sqrt(np.mean((parts[1].nodes - parts[0].nodes) ** 2)))
         self._check_strain(nodes)
         moved, pixels = self._moved(parts, seen, half)
         if moved:  # reported once, and from here on
-            self.registration = Registration(
-                seen.nodes, pixels, seen.flux, parts[1].plane, seen.noise, seen.scale
-            )
+            self.registration = replace(seen, pixels=pixels, plane=parts[1].plane)
         return Sight(nodes, drift, moved, parts[1].residual)
 
     def _look(self, frames: Sequence[AnyArray], seen: Registration, predicted: Array) -> _Look:
@@ -161,7 +164,8 @@ class Tracker:
         pixels = np.concatenate([dots.centre[order], references[len(self.layout.fixed) :]])
         near = cdist(pixels, dots.centre).argmin(1)
         flux = dots.flux[near] / plane.scale(plane.metres(pixels)) ** 2
-        self._check_flux(flux, seen.flux, self.settings.hidden)
+        flicker = SIGMAS * seen.flicker / math.sqrt(len(frames))
+        self._check_flux(flux, seen.flux, max(self.settings.hidden, flicker))
         return _Look(metres, pixels, references, plane, residual)
 
     def _find_plane(self, dots: Dots, seen: Registration, known: Array) -> tuple[Plane, Array]:
@@ -258,11 +262,11 @@ class Tracker:
     ) -> float:
         """Return the rms of reference markers about their plane, px; refuse one that went."""
         off = np.linalg.norm(plane.pixels(metres) - pixels, axis=1)
-        worst = int(off.argmax())
-        if off[worst] > max(SIGMAS * noise, self.settings.moved):
+        if off.max() > max(SIGMAS * noise, self.settings.moved):
+            which, away = _odd_one(pixels, metres)
             raise MeasurementError(
-                f"camera: {self.layout.name(int(markers[worst]))} is {off[worst]:.2f} px from "
-                "where the other reference markers put it; it was moved, or the lens is not the "
+                f"camera: {self.layout.name(int(markers[which]))} is {away:.2f} px from where "
+                "the other reference markers put it; it was moved, or the lens is not the "
                 "calibrated one; put it back, then stop and register anew"
             )
         return float(np.sqrt(np.mean(off**2)))
@@ -289,6 +293,21 @@ class _Look(NamedTuple):
     references: Array  # (r, 2), px
     plane: Plane
     residual: float  # px
+
+
+def _odd_one(pixels: Array, metres: Array) -> tuple[int, float]:
+    """Return the point without which the others fit a plane best, and how far off it is, px.
+
+    The largest residual would not do: a corner pulls the plane along, and others stand out.
+    """
+    found = []
+    for one in range(len(pixels)):
+        others = np.arange(len(pixels)) != one
+        plane = Plane.fit(pixels[others], metres[others])
+        off = np.linalg.norm(plane.pixels(metres) - pixels, axis=1)
+        found.append((float(off[others].max()), one, float(off[one])))
+    _, which, away = min(found)
+    return which, away
 
 
 def _mean(frames: Sequence[AnyArray]) -> AnyArray:

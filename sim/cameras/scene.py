@@ -9,7 +9,7 @@ import numpy as np
 from hil.types import AnyArray, Array, IntArray
 from sim.cameras.camera import GREY, SimCamera, inside
 
-DISC = 1.6  # radius of the black disc under a dot, of the dot's
+DISC = 1.8  # radius of the black disc under a dot, of the dot's
 MARGIN = 5.0  # of the blur: where an edge has faded out
 
 
