@@ -60,8 +60,8 @@ def _peaks(grey: AnyArray, radius: float) -> tuple[AnyArray, AnyArray]:
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA) if shrink > 1 else grey
     ratio = np.array([width / size[0], height / size[1]])
     dot = radius / float(ratio.mean())
-    response = cv2.GaussianBlur(small, (0, 0), 0.5 * dot)
-    response -= cv2.GaussianBlur(small, (0, 0), 1.1 * dot)
+    inner, outer = (cv2.GaussianBlur(small, (0, 0), share * dot) for share in (0.5, 1.1))
+    response = cv2.subtract(inner, outer)
     nearby = cv2.dilate(response, np.ones((2 * round(dot) + 1,) * 2, np.uint8))
     y, x = np.nonzero((response >= nearby) & (response > 0.1 * response.max()))
     places = np.rint((np.column_stack([x, y]) + 0.5) * ratio - 0.5).astype(np.int64)

@@ -29,7 +29,7 @@ class Plane:
         before = np.array([[1, 0, -origin[0]], [0, 1, -origin[1]], [0, 0, scale]]) / scale
         after = np.array([[width, 0, mid[0]], [0, width, mid[1]], [0, 0, 1]])
         forth = after @ np.asarray(found, dtype=np.float64) @ before
-        return cls(np.linalg.inv(forth), forth)
+        return cls(np.asarray(np.linalg.inv(forth), dtype=np.float64), forth)
 
     def metres(self, pixels: Array) -> Array:
         """Return points of the image on the plane: (n, 2), m."""

@@ -26,6 +26,7 @@ from hil.vision.markers import Dots, find_dots
 from hil.vision.plane import Plane
 
 SIGMAS = 5.0  # of the noise: beyond, something moved
+BENT = 0.4  # px; a frame farther from a plane at first sight is not seen straight
 UNEVEN = 0.35  # of brightness, at the first sight: the light is not the same everywhere, 1
 
 
@@ -80,7 +81,8 @@ class Registration:
 
     nodes: Array  # (n, 2), without load, m
     pixels: Array  # (n + f, 2), of all markers without load, straight
-    flux: Array  # (n + f,), of all markers, of a dot of one square pixel
+    references: Array  # (r, 2), of fixed nodes and frame as seen without load, m
+    flux: Array  # (n + f,), brightness of every marker for its size
     plane: Plane
     noise: float  # scatter of a marker in one frame, px
     flicker: float  # scatter of a marker's brightness in one frame, 1
@@ -124,12 +126,18 @@ class Tracker:
         shine = np.array([one.flux[which] for one, which in zip(each, near, strict=True)])
         flicker = float((shine.std(0, ddof=1) / shine.mean(0)).mean())
         mean = noise / math.sqrt(len(frames))
-        self._check_plane(plane, pixels[self._frame], layout.frame, self._frame, mean)
+        self._check_plane(
+            plane, pixels[self._frame], layout.frame, self._frame, max(SIGMAS * mean, BENT)
+        )
         flux = dots.flux[order] / plane.scale(plane.metres(pixels)) ** 2
         self._check_flux(flux, np.full(len(flux), np.median(flux)), UNEVEN)
         count, scale = len(layout.nodes), float(plane.scale(everything).mean())
-        nodes = plane.metres(pixels[:count])
-        self.registration = Registration(nodes, pixels, flux, plane, noise, flicker, scale)
+        nodes, references = (
+            plane.metres(pixels[part]) for part in (range(count), self._references)
+        )
+        self.registration = Registration(
+            nodes, pixels, references, flux, plane, noise, flicker, scale
+        )
         return self.registration
 
     def locate(self, frames: Sequence[AnyArray], predicted: Array) -> Sight:
@@ -154,10 +162,10 @@ class Tracker:
     def _look(self, frames: Sequence[AnyArray], seen: Registration, predicted: Array) -> _Look:
         radius = self.layout.radius * seen.scale
         dots = self._dots(_mean(frames), radius)
-        known = np.concatenate([seen.nodes[list(self.layout.fixed)], self.layout.frame])
+        known = seen.references  # as seen: what the lens still does wrong stays out of it
         plane, references = self._find_plane(dots, seen, known)
-        noise = seen.noise / math.sqrt(len(frames))
-        residual = self._check_plane(plane, references, known, self._references, noise)
+        most = max(SIGMAS * seen.noise / math.sqrt(len(frames)), self.settings.moved)
+        residual = self._check_plane(plane, references, known, self._references, most)
         count = len(self.layout.nodes)
         order = self._assign(dots, plane, predicted, np.arange(count))
         metres = plane.metres(dots.centre[order])
@@ -258,11 +266,11 @@ class Tracker:
             )
 
     def _check_plane(
-        self, plane: Plane, pixels: Array, metres: Array, markers: IntArray, noise: float
+        self, plane: Plane, pixels: Array, metres: Array, markers: IntArray, most: float
     ) -> float:
         """Return the rms of reference markers about their plane, px; refuse one that went."""
         off = np.linalg.norm(plane.pixels(metres) - pixels, axis=1)
-        if off.max() > max(SIGMAS * noise, self.settings.moved):
+        if off.max() > most:
             which, away = _odd_one(pixels, metres)
             raise MeasurementError(
                 f"camera: {self.layout.name(int(markers[which]))} is {away:.2f} px from where "

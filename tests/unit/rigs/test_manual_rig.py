@@ -140,7 +140,7 @@ def test_q_is_a_stop_and_the_way_back_is_clear(at_rest: tuple[ManualRig, SimBenc
     rig.clear()
     rig.activate()
     rig.settle(pull(-0.05))
-    bench.before = lambda instruction: rig.stop("hil stop")  # type: ignore[func-returns-value]
+    bench.before = lambda instruction: rig.stop("hil stop")
     with pytest.raises(FaultError, match="hil stop"):
         rig.settle(np.repeat(pull(-0.05), 2, axis=0))
 
