@@ -14,7 +14,7 @@ from hil.config import Config, build, settings_of
 from hil.errors import ConfigError, MeasurementError, RunError
 from hil.links.camera import opencv
 from hil.plots.camera import draw_board_views, draw_sight
-from hil.recording.run import CONFIG, RESULTS, Run
+from hil.recording.run import RESULTS, Run
 from hil.rigs.bench import AbstractBench, Answer, HoldBoard
 from hil.rigs.manual import ManualRig
 from hil.rigs.terminal_bench import TerminalBench
@@ -95,7 +95,7 @@ def look(config: Config, runs: Path, say: Say) -> Looked:
         sight = tracker.locate(frames, registration.nodes)
     off = float(np.sqrt(np.mean((sight.nodes - registration.nodes) ** 2)))
     run = Run.create(runs, f"{config.name}-camera", datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     run.plots.mkdir(exist_ok=True)
     picture = run.plots / "camera.png"
     names = [tracker.layout.name(marker) for marker in range(len(registration.pixels))]
@@ -150,7 +150,7 @@ def calibrate(config: Config, views: int, runs: Path, say: Say) -> Calibrated:
         lens = fit_lens(bench.camera, bench.size, board, found)
     write_lens(lens, Path(target))
     run = Run.create(runs, f"{config.name}-lens", datetime.now())
-    run.write_json(CONFIG, config)
+    run.write_config(config)
     run.plots.mkdir(exist_ok=True)
     picture = run.plots / "lens.png"
     corners = [view.corners for view in found]
