@@ -51,15 +51,14 @@ class Hang:
 
     strings: tuple[String, ...]
     load: Array  # (dof,), N, the same as forces
-    case: int = 0  # from 1; 0: it is no load case
-    cases: int = 0
+    case: int = 0  # which since the rig was made, from 1; 0: it is no load case
 
     def words(self) -> str:
         """Return it as a person is told."""
         if not self.strings:
-            return "take every weight off, and let the network come to rest"
-        which = f"load case {self.case} of {self.cases}: " if self.case else ""
-        lines = [f"{which}let these weights hang and no other:"]
+            which = f"load case {self.case}: " if self.case else ""
+            return f"{which}take every weight off, and let the network come to rest"
+        lines = [f"load case {self.case}: let these weights hang and no other:"]
         return "\n".join([*lines, *(f"  {string.words()}" for string in self.strings)])
 
 
@@ -69,8 +68,13 @@ class Strut:
 
     bond: int  # from 0
     nodes: tuple[int, int]  # from 0
-    width: float  # mm
+    width: float  # mm; 0: none
     before: float  # mm
+
+    def words(self) -> str:
+        """Return it as a person is told."""
+        what = f"{self.width:g} mm wide" if self.width else "none, cut it out"
+        return f"bond {self.bond + 1}, node {self.nodes[0] + 1} to {self.nodes[1] + 1}: {what}"
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,15 @@ class Mount:
 
     def words(self) -> str:
         """Return it as a person is told."""
-        if self.check:
-            widths = sorted({strut.width for strut in self.struts})
-            if len(widths) == 1:
-                return f"make sure that all {len(self.struts)} struts are {widths[0]:g} mm wide"
-        lines = ["make sure of these struts:" if self.check else "print and mount these struts:"]
-        for s in self.struts:
-            was = "" if self.check else f" (was {s.before:g} mm)"
-            between = f"node {s.nodes[0] + 1} to {s.nodes[1] + 1}"
-            lines.append(f"  bond {s.bond + 1}, {between}: {s.width:g} mm wide{was}")
-        return "\n".join(lines)
+        if not self.check:
+            lines = [f"  {s.words()} (was {s.before:g} mm)" for s in self.struts]
+            return "\n".join(["print and mount these struts:", *lines])
+        widths = [strut.width for strut in self.struts]
+        usual = max(set(widths), key=widths.count)
+        others = [f"  {s.words()}" for s in self.struts if s.width != usual]
+        which = "all" if not others else "all others of the"
+        lines = [*others, f"make sure that {which} {len(widths)} struts are {usual:g} mm wide"]
+        return "\n".join([*(["make sure of these struts:"] if others else []), *lines])
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class ManualRig(AbstractStaticRig):
     ) -> None:
         self.settings = settings
         self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
-        self.network.check()
+        self._pruned = settings.pruned_bonds(self.network)
         if self.network.geometry.dimensions != 2:
             raise ConfigError("rig.geometry: a camera sees a network in a plane, with x and y")
         check_widths(settings.struts)
@@ -106,10 +106,11 @@ class ManualRig(AbstractStaticRig):
         self._drawer = Drawer(settings.weights, settings.struts, np.linalg.norm(span, axis=1))
         self._life = Lifecycle(settings.name)
         self._tokens = tokens
-        self._token = 0
+        self._token = self._cases = 0
         self._stop = threading.Event()
         self._stop_reason = ""
         self._widths = np.full(self.network.bond_count, settings.struts.start)  # mm
+        self._widths[self._pruned] = 0.0
         self._known = False  # whether somebody looked at the struts
         self._hanging = np.zeros(self.network.dof)  # N
         self._tracker: Tracker | None = None
@@ -210,14 +211,14 @@ class ManualRig(AbstractStaticRig):
         """
         self.poll()
         self._life.require("settle", RigState.ACTIVE)
-        cases = len(loads)
-        return join([self._case(load, i + 1, cases) for i, load in enumerate(loads)])
+        return join([self._case(load) for load in loads])
 
     def set_stiffness(self, stiffness: Array) -> Array:
         """Have struts mounted; return the stiffness of what is mounted then: (bonds,), N/m."""
         self.poll()
         self._life.require("set_stiffness", RigState.ACTIVE)
         wanted = self._drawer.nearest_width(stiffness)
+        wanted[self._pruned] = 0.0
         if (wanted != self._widths).any():
             self._mount(wanted)
         return self._drawer.stiffness(self._widths)
@@ -236,12 +237,13 @@ class ManualRig(AbstractStaticRig):
 
     # -- one load case ------------------------------------------------------------------
 
-    def _case(self, load: Array, case: int, cases: int) -> MeasuredEquilibrium:
+    def _case(self, load: Array) -> MeasuredEquilibrium:
         self._take_token()
         geometry, settings = self.network.geometry, self.settings
         wanted = self._drawer.nearest_load(load)
         strings = self._drawer.strings(wanted, geometry.dof_table)
-        if self._ask(Hang(strings, wanted, case, cases)) is Answer.DONE:
+        self._cases += 1
+        if self._ask(Hang(strings, wanted, self._cases)) is Answer.DONE:
             self._hanging = wanted
         self.bench.wait(settings.settle)
         sight = self._patiently(self._look)
@@ -358,7 +360,10 @@ class ManualRig(AbstractStaticRig):
             found = np.array(msgspec.json.decode(path.read_bytes(), type=list[float]))
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"rig.mounted: {path} is no list of widths: {error}") from None
-        if found.shape != self._widths.shape or not np.isin(found, self._drawer.widths).all():
+        there = np.append(self._drawer.widths, 0.0)
+        cut = np.isin(np.arange(len(found)), self._pruned)
+        fits = found.shape == self._widths.shape and np.isin(found, there).all()
+        if not fits or ((found == 0) != cut).any():
             raise ConfigError(
                 f"rig.mounted: {path} tells of {len(found)} struts, the network has "
                 f"{len(self._widths)}, of widths in rig.struts.widths; remove the file to be "

@@ -63,9 +63,9 @@ def test_a_drawer_rounds_to_what_is_in_it_and_tells_it_in_words() -> None:
     load[GEOMETRY.dof(1, 0)], load[GEOMETRY.dof(2, 1)] = -4.9 * GRAM, 9.0 * GRAM
     rounded = drawer.nearest_load(load)
     assert sorted(np.round(rounded[rounded != 0] / GRAM, 9)) == [-5.0, -3.5, 5.5]
-    words = Hang(drawer.strings(rounded, GEOMETRY.dof_table), rounded, 2, 9).words()
+    words = Hang(drawer.strings(rounded, GEOMETRY.dof_table), rounded, 2).words()
     assert words.splitlines() == [
-        "load case 2 of 9: let these weights hang and no other:",
+        "load case 2: let these weights hang and no other:",
         "  5 g (2 + 2 + 1) at node 2, pulling left, over a pulley",
         "  5.5 g (2 + 2 + 1 + 0.5) at node 3, pulling up, over a pulley",
         "  3.5 g (2 + 1 + 0.5) at node 14, pulling down",
