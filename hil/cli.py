@@ -452,6 +452,20 @@ def plot(run: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@json_option
+def export(run: Path, as_json: bool) -> None:
+    """Write what a run recorded as CSV, one file per topic, into its directory.
+
+    Example: hil export runs/2026-11-21-140000-iris
+    """
+    from hil.services import export as service
+
+    outcome = service.export(run, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
 @click.argument("what", type=click.Choice(["iris", "emulator"]), default="iris")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @runs_option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import re
 import shlex
 import signal
@@ -99,11 +100,16 @@ def test_every_command_does_what_the_page_says(
                     assert "go on with: hil train --resume" in complaint
             if any("clear" in command for _, command in commands):
                 until_the_end.close()  # the page ends the mirror here
-    verbs = "doctor devices validate serve status train plot stop clear camera"
+    verbs = "doctor devices validate serve status train plot export stop clear camera"
     assert set(done) == set(verbs.split())
     assert "state    inactive" in said["hil status"]
     assert "after 2 epochs" in said["hil train configs/iris.toml --sim --seed 0"]
     assert "learning.png" in said["hil plot RUN"]
+    (steps,) = Path("runs").glob("*/export/*step*.csv")
+    rows = list(csv.DictReader(steps.open(newline="")))
+    assert len(rows) == 2 * 7  # epochs, mini-batches
+    assert {"epoch", "loss", "gradient.1", "stiffness.28", "forward_elongation"} <= rows[0].keys()
+    assert 89.0 < float(rows[0]["stiffness.28"]) < 186.0
     assert "spring-network: " in said["hil stop"]
     assert Path("lens.json").exists()
     pictures = {path.name for path in Path("runs").glob("*/plots/*.png")}
