@@ -283,3 +283,34 @@ def test_a_camera_that_is_not_there_is_one_clear_line() -> None:
         link.open()
     with pytest.raises(LinkError, match="not open"):
         link.grab(1, 0.0)
+
+
+def test_a_mirror_hands_on_what_really_hung() -> None:
+    from hil.messages import bus
+    from hil.services.owned import OwnedManual, own
+
+    config = load(MANUAL, sim=True, overrides={"rig.samples": 2, "ideal": True})
+    assert config.board is not None
+    board = build(config.board, "board", rig=config.rig, ideal=True)
+    owned = own(config, board.open(), board)
+    assert isinstance(owned, OwnedManual)
+    with owned.rig:
+        assert owned.configure()["device_id"] == owned.port == "simulated"
+        owned.rig.activate()
+        always = {"seq": 1, "t_ns": 0, "deadline_ns": 0, "lease": ""}
+        load_case = pull(-0.0333)
+        settle = bus.Settle(
+            token=1, valid_until_us=10**12, loads=bus.ArrayRef.of(load_case), **always
+        )
+        carried = owned.carry_out(settle, [load_case])
+        assert carried.arrays[2][0, NODE_14_Y] == pytest.approx(-3.4 * GRAM)
+        assert carried.fields["applied"] == bus.ArrayRef.of(carried.arrays[2])
+        assert owned.twin_residual is not None
+        assert owned.twin_residual < 0.05
+
+
+def test_only_a_bench_has_a_camera(tmp_path: Path) -> None:
+    from hil.services.camera import look
+
+    with pytest.raises(ConfigError, match=r"rig\.kind: .* has no camera"):
+        look(load(ROOT / "configs/iris.toml", sim=True), tmp_path, print)
