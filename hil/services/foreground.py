@@ -29,10 +29,12 @@ def serve(config: Config, say: Callable[[str], None]) -> bus.StatusReport:
             say(f"  {socket:9} {endpoint}")
         say("ctrl-C ends it")
 
-    before = {
-        number: signal.signal(number, lambda *_: end.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    def leave(*_: object) -> None:
+        end.set()
+        for mirror in mirrors:
+            mirror.interrupt()
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         owner.serve(owner.MirrorJob(config), end, ready)
     finally:

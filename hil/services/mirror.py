@@ -114,6 +114,10 @@ class Mirror:
             self._desk.close()
             self._server.close()
 
+    def interrupt(self) -> None:
+        """Have whatever a person is being asked end, because the mirror is about to."""
+        self._owned.interrupt()
+
     def endpoints(self) -> dict[str, str]:
         """Return where the three sockets are."""
         return {socket: self._server.address.endpoint(socket) for socket in SOCKETS}

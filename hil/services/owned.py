@@ -79,6 +79,9 @@ class AbstractOwned(ABC):
     def read_back(self) -> dict[str, Any]:
         """Read the device's state back after a fault; return what it is."""
 
+    def interrupt(self) -> None:  # noqa: B027 - most rigs ask nobody anything
+        """Have whatever a person is being asked end; called from any thread."""
+
     @abstractmethod
     def carry_out(self, request: bus.Request, arrays: list[AnyArray]) -> Carried:
         """Carry out a command of this kind of rig; raises StateError for another kind's."""
@@ -220,6 +223,10 @@ class OwnedManual(AbstractOwned):
     def twin_residual(self) -> float | None:
         """Measured minus predicted elongation of the newest load case, relative rms."""
         return self._residual
+
+    def interrupt(self) -> None:
+        """Stop: nobody waits any more for what the person is asked."""
+        self._inner.stop("ended while a person was asked")
 
     def counters(self) -> bus.Counters:
         """Return nothing: there is no line to count on."""

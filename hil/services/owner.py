@@ -26,7 +26,7 @@ from hil.config import Config, build
 from hil.errors import HilError, LinkError, RunError
 from hil.links.zeromq import runtime_directory
 from hil.messages import bus
-from hil.rigs.base import AbstractBoard, RigState
+from hil.rigs.base import AbstractBoard
 from hil.rigs.session import enquire
 from hil.services.lock import hold
 from hil.services.mirror import Mirror, bus_address
@@ -137,10 +137,15 @@ class HostedMirror:
         self._end.set()
         self._thread.join()
 
+    def unwind(self, kind: object, error: object, trace: object) -> None:
+        """Interrupt where an error, or Ctrl-C, leads out of what the mirror is used for."""
+        if kind is not None:
+            self.interrupt()
+
     def interrupt(self) -> None:
         """End what the person is being asked: nobody waits for it any more."""
-        if self._mirror is not None and self._mirror.rig.state is RigState.ACTIVE:
-            self._mirror.rig.stop("the process that asked has ended")
+        if self._mirror is not None:
+            self._mirror.interrupt()
 
     def _run(self) -> None:
         try:

@@ -168,7 +168,7 @@ def _session(
         name = f"train-{os.getpid()}"
         rig = stack.enter_context(RemoteRig(address, mint=Minting, client=name, keys=keys))
         if hosted is not None:
-            stack.callback(hosted.interrupt)  # before the lease is given back
+            stack.push(hosted.unwind)  # before the lease is given back
         info = _take(rig, patient=checkpoint is not None, say=say)
         recorder = stack.enter_context(
             Recorder(run.next_part(), CHANNELS, _metadata(config, info, checkpoint))

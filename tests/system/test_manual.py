@@ -102,6 +102,11 @@ def test_a_person_is_asked_and_may_leave_and_come_back(tmp_path: Path) -> None:
     (run,) = runs.iterdir()
     assert len(json.loads((tmp_path / "mounted.json").read_bytes())) == 28
     with person("train", "--resume", str(run)) as someone:
+        someone.waits_for("take every weight off")
+        someone.process.send_signal(signal.SIGINT)  # the rig is not powered yet
+        someone.process.wait(timeout=30)
+        assert someone.process.returncode == 130
+    with person("train", "--resume", str(run)) as someone:
         someone.waits_for("take every weight off")  # the struts are known this time
         someone.types("")
         someone.waits_for("load case 1: let")
