@@ -84,7 +84,7 @@ class SimBench(AbstractBench):
         self._now_us = start_us
         self._widths = np.full(len(self.geometry.bonds), 2.0)  # mm, only drawn
         self._board: HoldBoard | None = None
-        self._plane: tuple[bytes, Array] = b"", np.empty(0)
+        self._plane: tuple[bytes, AnyArray] = b"", np.empty(0)
         self._drawn: tuple[bytes, AnyArray] = b"", np.empty(0)
 
     @property

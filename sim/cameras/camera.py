@@ -113,13 +113,15 @@ class SimCamera:
         seen = np.column_stack([points, np.zeros(len(points))]) @ turned.T + away
         return np.asarray(self._distorted(seen[:, :2] / seen[:, 2:]) * self.focal + self._centre)
 
-    def plane(self, pose: tuple[Array, Array] | None = None) -> Array:
-        """Return the point of a plane every pixel looks at: (h, w, 2), m."""
+    def plane(self, pose: tuple[Array, Array] | None = None) -> AnyArray:
+        """Return the point of a plane every pixel looks at: (2, h, w), x and y, m, float32."""
         turned, away = pose or self.bench_pose()
         matrix = np.linalg.inv(np.column_stack([turned[:, :2], away]))  # rays → plane
         rays = self._rays
         found = rays @ matrix[:, :2].T + matrix[:, 2]
-        return np.asarray(found[..., :2] / found[..., 2:])
+        return np.ascontiguousarray(
+            np.moveaxis(found[..., :2] / found[..., 2:], -1, 0), dtype=np.float32
+        )
 
     def expose(self, clean: AnyArray, time_us: int, count: int, period_us: int) -> list[AnyArray]:
         """Return frames of a scene that stands still.
@@ -179,4 +181,4 @@ def rotation(about: Array) -> Array:
 
 def inside(distance: AnyArray, edge: float) -> AnyArray:
     """Return how much of a pixel is inside, 0 to 1, from the distance to an edge in px."""
-    return np.asarray(ndtr(distance / edge))
+    return np.asarray(ndtr(distance / np.float32(edge)))

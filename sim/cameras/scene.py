@@ -25,40 +25,40 @@ class Scene:
     hidden: tuple[tuple[float, float, float, float], ...] = field(default=())  # x0 y0 x1 y1, m
 
 
-def draw_scene(camera: SimCamera, scene: Scene, plane: Array) -> AnyArray:
+def draw_scene(camera: SimCamera, scene: Scene, plane: AnyArray) -> AnyArray:
     """Return the scene as the lens shows it, without noise: (h, w), grey levels.
 
-    plane: where every pixel looks, (h, w, 2), m.
+    plane: where every pixel looks, (2, h, w), m.
     """
-    image = np.full(plane.shape[:2], GREY.ground, dtype=np.float32)
-    ends = camera.project(scene.nodes)
+    image = np.full(plane.shape[1:], GREY.ground, dtype=np.float32)
+    dots = np.concatenate([scene.nodes, scene.frame]).astype(np.float32)
+    pixels = camera.project(dots)
     for (i, j), width in zip(scene.bonds, scene.widths, strict=True):
-        box = _box(image, np.array([ends[i], ends[j]]), width / camera.metres)
-        along = scene.nodes[j] - scene.nodes[i]
-        away = plane[box] - scene.nodes[i]
-        share = np.clip((away @ along) / (along @ along), 0, 1)
-        distance = np.linalg.norm(away - share[..., None] * along, axis=-1)
+        box = _box(image, pixels[[i, j]], width / camera.metres)
+        along = dots[j] - dots[i]
+        x, y = plane[0][box] - dots[i, 0], plane[1][box] - dots[i, 1]
+        share = np.clip((x * along[0] + y * along[1]) / (along @ along), 0, 1)
+        distance = np.hypot(x - share * along[0], y - share * along[1])
         _paint(image, box, (width / 2 - distance) / camera.metres, camera.edge, GREY.strut)
-    for at in np.concatenate([scene.nodes, scene.frame]):
-        box = _box(image, camera.project(at[None]), 1.2 * DISC * scene.radius / camera.metres)
-        distance = np.linalg.norm(plane[box] - at, axis=-1)
+    for at, pixel in zip(dots, pixels, strict=True):
+        box = _box(image, pixel[None], 1.2 * DISC * scene.radius / camera.metres)
+        distance = np.hypot(plane[0][box] - at[0], plane[1][box] - at[1])
         for size, grey in ((DISC * scene.radius, GREY.disc), (scene.radius, GREY.dot)):
             _paint(image, box, (size - distance) / camera.metres, camera.edge, grey)
     for x0, y0, x1, y1 in scene.hidden:
-        x, y = plane[..., 0], plane[..., 1]
+        x, y = plane
         image[(x > x0) & (x < x1) & (y > y0) & (y < y1)] = GREY.ground
     return image
 
 
 def draw_checkerboard(
-    camera: SimCamera, plane: Array, columns: int, rows: int, square: float
+    camera: SimCamera, plane: AnyArray, columns: int, rows: int, square: float
 ) -> AnyArray:
     """Return a checkerboard with its first inner corner at (0, 0) of a plane: (h, w)."""
-    x, y = plane[..., 0] / square, plane[..., 1] / square
+    x, y = plane / square
     blur = camera.edge * camera.metres / square
     pattern = _wave(x, blur) * _wave(y, blur)  # −1 to 1
-    low, high = (-1.0, -1.0), (float(columns), float(rows))
-    board = (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1])
+    board = (x > -1) & (x < columns) & (y > -1) & (y < rows)
     mid, swing = (GREY.dot + GREY.disc) / 2, (GREY.dot - GREY.disc) / 2
     return np.where(board, mid + swing * pattern, GREY.dot).astype(np.float32)
 
@@ -84,4 +84,4 @@ def _paint(
 ) -> None:
     """Lay a colour over where `distance` to the outline, px, is positive."""
     cover = inside(distance, edge)
-    image[box] += cover * (grey - image[box])
+    image[box] += cover * (np.float32(grey) - image[box])

@@ -50,7 +50,7 @@ class Stand:
     def __init__(self, eye: SimCamera) -> None:
         self.eye = eye
         self._now_us = 0
-        self._planes: dict[bytes, Array] = {}
+        self._planes: dict[bytes, AnyArray] = {}
 
     def frames(
         self,
