@@ -31,8 +31,8 @@ def draw_scene(camera: SimCamera, scene: Scene, plane: AnyArray) -> AnyArray:
     plane: where every pixel looks, (2, h, w), m.
     """
     image = np.full(plane.shape[1:], GREY.ground, dtype=np.float32)
-    dots = np.concatenate([scene.nodes, scene.frame]).astype(np.float32)
-    pixels = camera.project(dots)
+    places = np.concatenate([scene.nodes, scene.frame])
+    pixels, dots = camera.project(places), places.astype(np.float32)
     for (i, j), width in zip(scene.bonds, scene.widths, strict=True):
         box = _box(image, pixels[[i, j]], width / camera.metres)
         along = dots[j] - dots[i]

@@ -297,10 +297,10 @@ def test_a_mirror_hands_on_what_really_hung() -> None:
     with owned.rig:
         assert owned.configure()["device_id"] == owned.port == "simulated"
         owned.rig.activate()
-        always = {"seq": 1, "t_ns": 0, "deadline_ns": 0, "lease": ""}
         load_case = pull(-0.0333)
+        ref = bus.ArrayRef.of(load_case)
         settle = bus.Settle(
-            token=1, valid_until_us=10**12, loads=bus.ArrayRef.of(load_case), **always
+            seq=1, t_ns=0, deadline_ns=0, lease="", token=1, valid_until_us=10**12, loads=ref
         )
         carried = owned.carry_out(settle, [load_case])
         assert carried.arrays[2][0, NODE_14_Y] == pytest.approx(-3.4 * GRAM)
