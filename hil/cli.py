@@ -271,6 +271,46 @@ def control(
 @cli.command()
 @CONFIG
 @config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the load cases.")
+@click.option(
+    "--from",
+    "recordings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Fit the simulated rig to a run instead; may be repeated.",
+)
+@click.option("--held-out", type=click.Path(path_type=Path), metavar="RUN", help="To be predicted.")
+@runs_option
+@json_option
+def calibrate(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
+    recordings: tuple[Path, ...], held_out: Path | None, runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure what a rig's springs and sensors really are, and keep it for this device.
+
+    With --from nothing is touched: the rig is found from what runs recorded of it, and a
+    configuration is written that simulates this rig. Example: hil calibrate
+    configs/spring_network.toml --sim
+    """
+    from hil.services import calibrate as service
+
+    found = resolved(config, sim, ideal, settings, seed=seed)
+    if recordings:
+        from hil.services import fit_rig
+
+        fitted = fit_rig.fit_rig(found, config, recordings, held_out, runs, say)
+        result(as_json, fitted, fit_rig.summary(fitted))
+        return
+    if held_out is not None:
+        raise click.UsageError("--held-out goes with --from")
+    outcome = service.calibrate(found, runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@CONFIG
+@config_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the excitation and the noise.")
 @runs_option
 @json_option

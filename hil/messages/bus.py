@@ -105,6 +105,7 @@ class Settle(Request, tag="settle", frozen=True, kw_only=True):
     token: int  # sequence, minted by the client
     valid_until_us: int  # device time, us
     loads: ArrayRef  # (batch, dof), N
+    wait_us: int | None = None  # one case, looked at so soon after the force; None: at rest
 
 
 class SetStiffness(Request, tag="set_stiffness", frozen=True, kw_only=True):
@@ -327,6 +328,7 @@ class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
     round_trip_us: float | None
     twin_residual: float | None
     counters: Counters
+    recalibrate: str = ""  # why a new calibration is asked for, "" when it is not
     info: dict[str, Any]
 
 

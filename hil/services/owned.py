@@ -13,7 +13,8 @@ import numpy as np
 from hil.config import Config, settings_of
 from hil.errors import ConfigError, StateError
 from hil.messages import bus
-from hil.rigs.base import AbstractRig, Token
+from hil.rigs.base import AbstractRig, MeasuredEquilibrium, Token
+from hil.rigs.calibrated import Calibrated
 from hil.rigs.cart_pole import CartPoleRig
 from hil.rigs.device import Device
 from hil.rigs.device_clock import DeviceClock
@@ -69,6 +70,11 @@ class AbstractOwned(ABC):
     def twin_residual(self) -> float | None:
         """Newest distance between measured and predicted, relative; None without a twin."""
 
+    @property
+    def recalibrate(self) -> str:
+        """Why the rig asks for a new calibration, "" when it does not."""
+        return ""
+
     @abstractmethod
     def configure(self) -> dict[str, Any]:
         """Configure the rig; return what it is, for whoever says hello."""
@@ -122,7 +128,8 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
 
     def __init__(self, rig: SpringNetworkRig, tokens: Forwarded) -> None:
         self._device_rig = rig
-        self._rig = Limited(rig)
+        self._calibrated = Calibrated(rig, rig.network, rig.settings.calibration)
+        self._rig = Limited(self._calibrated)
         self._tokens = tokens
         self._twin = SpringNetworkTwin(rig.network)
         self._applied: Array | None = None
@@ -150,9 +157,18 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         """Measured minus predicted elongation of the newest batch, relative rms."""
         return self._residual
 
+    @property
+    def recalibrate(self) -> str:
+        """What the twin says of a drift."""
+        return self._twin.recalibrate
+
     def configure(self) -> dict[str, Any]:
-        """Configure the rig and read its stiffness."""
+        """Configure the rig, put its calibration between, and read its stiffness."""
         self._info = msgspec.to_builtins(self.rig.configure())
+        rig = self._device_rig
+        self._twin = SpringNetworkTwin(
+            rig.network, self._calibrated.calibration, rig.settings.samples
+        )
         return self.read_back()
 
     def read_back(self) -> dict[str, Any]:
@@ -165,7 +181,10 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         match request:
             case bus.Settle():
                 self._tokens.put(Token(request.token, request.valid_until_us))
-                return self._settle(np.asarray(arrays[0], dtype=np.float64))
+                loads = np.asarray(arrays[0], dtype=np.float64)
+                if request.wait_us is None:
+                    return self._settle(loads)
+                return self._measured(loads, self.rig.sample_after(loads, request.wait_us))
             case bus.SetStiffness():
                 self._applied = self.rig.set_stiffness(np.asarray(arrays[0], dtype=np.float64))
             case bus.ReadStiffness():
@@ -178,12 +197,18 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         measured = self.rig.settle(loads)
         self._measurements += len(loads)
         if self._applied is not None and (self._applied > 0).any():
-            self._residual = self._twin.residual(self._applied, loads, measured.elongation)
+            self._residual = self._twin.residual(
+                self._applied, loads, measured.elongation, measured.displacement
+            )
+        return self._measured(loads, measured)
+
+    def _measured(self, loads: Array, measured: MeasuredEquilibrium) -> Carried:
         values = {
             "device_us": measured.device_us,
             "cases": len(loads),
             "settled": measured.settled,
             "twin_residual": self._residual,
+            "recalibrate": self.recalibrate,
             "force": loads[-1].tolist(),
             "displacement": measured.displacement[-1].tolist(),
             "elongation": measured.elongation[-1].tolist(),

@@ -168,10 +168,14 @@ def _session(
         epochs = parts.training.settings.epochs
         progress = stack.enter_context(TrainingProgress(epochs, say))
         try:
-            return _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
+            outcome = _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
         except KeyboardInterrupt:
             say(f"interrupted; go on with: hil train --resume {run.path}")
             raise
+        status = owner.status(config)
+        if status is not None and status.recalibrate:
+            say(f"mirror: {status.recalibrate}")
+        return outcome
 
 
 def _learn(

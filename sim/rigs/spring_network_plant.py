@@ -24,6 +24,7 @@ from sim.imperfections import (
     STREAM_GAIN,
     STREAM_MISMATCH,
     Imperfections,
+    Measured,
     TimeNoise,
     drift_rates,
     quantise,
@@ -75,6 +76,7 @@ class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
     )
     elongation_range: Range
     imperfections: Imperfections = Imperfections()
+    measured: Measured | None = None  # of a rig that this one is to be like
 
 
 class SpringNetworkPlant:
@@ -130,14 +132,23 @@ class SpringNetworkPlant:
         self._pruned = pruned_bonds(limits.pruned, self.network)
         self._applied[Target.STIFFNESS][self._pruned] = 0.0
         flaws = self._flaws
-        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
-        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
-        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
-        self._noise = TimeNoise(seed, self.channels)
-        self._saturates = not ideal
         self._full_scale = np.concatenate(  # (channels,), m
             [self._displacement_ranges(), np.full(bonds, settings.elongation_range)]
         )
+        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
+        self._correction = np.zeros((1, bonds))
+        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
+        self._zero = np.zeros(self.channels)
+        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
+        self._noise = TimeNoise(seed, self.channels)
+        self._noise_size = np.full(self.channels, flaws.sensor_noise)
+        if settings.measured is not None and not ideal:
+            self._play(settings.measured)
+        self._has_gain = bool((self._gain != 1.0).any())
+        self._has_zero = bool(self._zero.any())
+        self._has_drift = bool(self._drift.any())
+        self._has_noise = bool(self._noise_size.any())
+        self._saturates = not ideal
         # From here on readings are in units of full scale.
         self._factorisation: AbstractFactorisation | None = None  # None: stiffness has changed
         self._rest: Array | None = np.zeros(self.channels)  # equilibrium; None: to be found
@@ -202,20 +213,44 @@ class SpringNetworkPlant:
 
     def samples(self, times_us: Sequence[int]) -> Array:
         """Return what the sensors say at times that do not decrease: (times, channels), m."""
-        flaws = self._flaws
         reading = self._readings(times_us)
-        if flaws.sensor_gain:
+        if self._has_gain:
             reading *= self._gain
-        if flaws.drift:
+        if self._has_zero:
+            reading += self._zero
+        if self._has_drift:
             reading += self._drift * np.array(times_us)[:, None]
-        if flaws.sensor_noise:
+        if self._has_noise:
             noise = self._noise.each(times_us)
-            noise *= flaws.sensor_noise
+            noise *= self._noise_size
             reading += noise
         if self._saturates:
-            reading = quantise(reading, -1.0, 1.0, flaws.adc_bits)
+            reading = quantise(reading, -1.0, 1.0, self._flaws.adc_bits)
         reading *= self._full_scale
         return reading
+
+    def _play(self, measured: Measured) -> None:
+        """Take the place of draws with what was found on a rig; raises ConfigError."""
+        measured.check(self.channels, self.network.bond_count)
+        self._mismatch = np.ones(self.network.bond_count)
+        self._correction = np.array(measured.stiffness_correction)
+        self._gain = np.array(measured.gain)
+        self._zero = np.array(measured.zero) / self._full_scale
+        self._drift = np.array(measured.drift) / self._full_scale * 1e-6
+        self._noise_size = np.array(measured.noise) / self._full_scale
+
+    def true_stiffness(self, command: Array) -> Array:
+        """Return what the springs are where the actuators are set to `command`, (bonds,), N/m."""
+        low, high = self._ranges[Target.STIFFNESS]
+        middle, half = (low + high) / 2, (high - low) / 2
+        powers = ((command - middle) / half) ** np.arange(len(self._correction))[:, None]
+        found = command * self._mismatch + middle * (self._correction * powers).sum(0)
+        return np.where(command > 0, np.maximum(found, 1e-3 * low), 0.0)  # 0: taken out
+
+    @property
+    def gain(self) -> Array:
+        """What each sensor reads per length, (channels,), 1; nobody on a bench knows it."""
+        return self._gain.copy()
 
     def _displacement_ranges(self) -> Array:
         """Return the full scale of every displacement sensor: (dof,), m."""
@@ -253,7 +288,7 @@ class SpringNetworkPlant:
     def _find_rest(self) -> None:
         """Solve the statics: one factorisation per stiffness, one solution per load."""
         if self._factorisation is None:
-            stiffness = self._applied[Target.STIFFNESS] * self._mismatch
+            stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
             self._factorisation = self.network.factorise(stiffness)
         solved = self.network.settle(self._factorisation, self._applied[Target.FORCE])
         rest = np.concatenate([solved.displacement, solved.elongation]) / self._full_scale
