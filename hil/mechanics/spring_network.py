@@ -63,6 +63,11 @@ class SpringNetwork:
         """Return the network of a geometry."""
         return cls(geometry.nodes, geometry.bonds, geometry.fixed)
 
+    @property
+    def linear(self) -> SpringNetwork:
+        """The network at small displacements: itself."""
+        return self
+
     def stiffness_matrix(self, k: AnyArray) -> Any:
         """Return D = compatᵀ diag(k) compat, (dof, dof), N/m; sparse where compat is."""
         if isinstance(self.compat, np.ndarray):

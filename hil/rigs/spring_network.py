@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from hil.errors import ConfigError, DeadmanError
 from hil.links.serial import SerialLink
+from hil.mechanics.finite_springs import make_statics
 from hil.mechanics.geometry import make_geometry
-from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import wire
 from hil.rigs.base import (
     AbstractStaticRig,
@@ -58,7 +58,9 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
         port: str = "",
     ) -> None:
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
+        geometry = make_geometry(settings.geometry, Path.cwd())
+        self.statics = make_statics(geometry, settings.regime)  # the model beside the rig
+        self.network = self.statics.linear
         self._pruned = settings.pruned_bonds(self.network)
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.finite_springs import AbstractStatics
 from hil.rigs.calibrated import SpringCalibration
 from hil.types import Array
 
@@ -24,7 +24,7 @@ class SpringNetworkTwin:
     """
 
     def __init__(
-        self, network: SpringNetwork, calibration: SpringCalibration | None = None, samples: int = 1
+        self, network: AbstractStatics, calibration: SpringCalibration | None = None, samples: int = 1
     ) -> None:
         self.network = network
         self.recalibrate = ""

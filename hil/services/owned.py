@@ -131,7 +131,7 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         self._calibrated = Calibrated(rig, rig.network, rig.settings.calibration)
         self._rig = Limited(self._calibrated)
         self._tokens = tokens
-        self._twin = SpringNetworkTwin(rig.network)
+        self._twin = SpringNetworkTwin(rig.statics)
         self._applied: Array | None = None
         self._info: dict[str, Any] = {}
         self._measurements = 0

@@ -13,10 +13,11 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings, check
-from hil.errors import ConfigError, FaultError
+from hil.errors import ConfigError, FaultError, MechanicsError
 from hil.mechanics.factorisation import AbstractFactorisation
+from hil.mechanics.finite_springs import FiniteSpringNetwork, Regime
 from hil.mechanics.geometry import GeometrySettings, make_geometry
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.spring_network import Equilibrium, SpringNetwork
 from hil.messages.wire import Target
 from hil.rigs.settings import pruned_bonds
 from hil.types import Array
@@ -75,6 +76,9 @@ class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
         Range | Annotated[tuple[Range, ...], Meta(description="one per axis, x first, m")]
     )
     elongation_range: Range
+    regime: Annotated[
+        Regime, Meta(description="linear: small displacements; exact: true lengths of springs")
+    ] = "linear"
     imperfections: Imperfections = Imperfections()
     measured: Measured | None = None  # of a rig that this one is to be like
 
@@ -93,6 +97,10 @@ class SpringNetworkPlant:
     Once the residual is below 1e-6 of full scale the network *is* at its equilibrium, bit
     for bit. So after an unload and a wait it carries no trace of earlier cases, and a run
     that is taken up again measures what the run that was never interrupted measured.
+
+    In the exact regime the equilibrium is the one the network moves to from where it is, and
+    elongations are those of the displacement it has. Where it had to leave its branch,
+    `snaps` counts; it may then stay elsewhere when it is unloaded, as a real one does.
     """
 
     Settings: ClassVar[type[SpringNetworkPlantSettings]] = SpringNetworkPlantSettings
@@ -111,7 +119,12 @@ class SpringNetworkPlant:
         if seed < 0:
             raise ConfigError(f"seed: {seed}: expected 0 or more")
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(limits.geometry, Path.cwd()))
+        geometry = make_geometry(limits.geometry, Path.cwd())
+        self.network = SpringNetwork.from_geometry(geometry)
+        self._finite: FiniteSpringNetwork | None = None
+        if settings.regime == "exact":
+            self._finite = FiniteSpringNetwork.from_geometry(geometry)
+        self.snaps = 0  # how often the network left its branch
         self.events: deque[PlantEvent] = deque(maxlen=EVENTS_KEPT)
         self._watch = watch
         self._flaws = Imperfections() if ideal else settings.imperfections
@@ -283,15 +296,41 @@ class SpringNetworkPlant:
         decay = math.exp(-elapsed / self._tau_us) if self._tau_us else 0.0
         if self._peak * decay < REST:
             return self._rest
-        return self._residual * decay + self._rest
+        return self._consistent(self._residual * decay + self._rest)
 
     def _find_rest(self) -> None:
         """Solve the statics: one factorisation per stiffness, one solution per load."""
-        if self._factorisation is None:
-            stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
-            self._factorisation = self.network.factorise(stiffness)
-        solved = self.network.settle(self._factorisation, self._applied[Target.FORCE])
+        solved = self._linear_rest() if self._finite is None else self._exact_rest(self._finite)
         rest = np.concatenate([solved.displacement, solved.elongation]) / self._full_scale
         self._rest = rest + 0.0  # turns -0 into 0: the same rest has the same bits
         self._residual = self._residual - rest
         self._peak = float(np.abs(self._residual).max())
+
+    def _linear_rest(self) -> Equilibrium:
+        if self._factorisation is None:
+            stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
+            self._factorisation = self.network.factorise(stiffness)
+        return self.network.settle(self._factorisation, self._applied[Target.FORCE])
+
+    def _exact_rest(self, finite: FiniteSpringNetwork) -> Equilibrium:
+        """Move from where the network was when the actuators changed."""
+        stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
+        dof = self.network.dof
+        start = self._residual[:dof] * self._full_scale[:dof]
+        try:
+            path = finite.follow(stiffness, self._applied[Target.FORCE], start)
+        except MechanicsError as error:
+            raise FaultError(f"plant: {error}") from None
+        self.snaps += path.snapped
+        back = np.abs(path.displacement / self._full_scale[:dof]).max() < REST
+        if self.unloaded and back:
+            return Equilibrium(np.zeros(dof), np.zeros(self.network.bond_count))
+        return Equilibrium(path.displacement, path.elongation)
+
+    def _consistent(self, reading: Array) -> Array:
+        """Return a position on the way with the elongations it has: (channels,)."""
+        if self._finite is None:
+            return reading
+        dof = self.network.dof
+        elongation = self._finite.elongation(reading[:dof] * self._full_scale[:dof])
+        return np.concatenate([reading[:dof], elongation / self._full_scale[dof:]])
