@@ -67,6 +67,12 @@ class AbstractStatics(Protocol):
     ) -> Backpropagation:
         """Return forward and adjoint equilibrium and the gradient of the mean loss."""
 
+    def tangent(self, k: Array, displacement: Array) -> Array:
+        """Return ∂²E/∂u² in full, (dof, dof), N/m: to be looked at, not to be solved with."""
+
+    def stretch(self, displacement: Array) -> Array:
+        """Return ∂e/∂u in full, (bonds, dof), 1."""
+
 
 class Path(NamedTuple):
     """Where a network went from where it was."""
@@ -134,10 +140,13 @@ class FiniteSpringNetwork:
         """Return ∂²E/∂u² in full, (dof, dof), N/m: to be looked at, not to be solved with."""
         state = self._state(k, displacement)
         blocks = self._blocks(k, state).reshape(-1, *2 * (self.geometry.dimensions,))
-        full = self._difference
-        full = full if isinstance(full, np.ndarray) else full.toarray()
-        rows = full.reshape(self.bond_count, self.geometry.dimensions, self.dof)
+        rows = self._rows()
         return np.asarray(np.einsum("bip,bij,bjq->pq", rows, blocks, rows))
+
+    def stretch(self, displacement: Array) -> Array:
+        """Return ∂e/∂u in full, (bonds, dof), 1: how a bond lengthens where it points now."""
+        _, length, span = self._lengths(displacement)
+        return np.asarray(np.einsum("bi,bip->bp", span / length[:, None], self._rows()))
 
     def settle(self, k: AnyArray, load: AnyArray) -> Equilibrium:
         """Return where the network comes to rest under a load, or under each of a batch.
@@ -191,6 +200,12 @@ class FiniteSpringNetwork:
         )
         gradient = SpringNetwork.gradient(forward.elongation, adjoint.elongation)
         return Backpropagation(forward, adjoint, gradient)
+
+    def _rows(self) -> Array:
+        """Return the change of every span by every degree of freedom: (bonds, d, dof)."""
+        full = self._difference
+        full = full if isinstance(full, np.ndarray) else full.toarray()
+        return np.asarray(full.reshape(self.bond_count, self.geometry.dimensions, self.dof))
 
     def _settled(self, k: AnyArray, load: Array) -> tuple[_State, AbstractFactorisation]:
         """Return the state under a load, from rest, and its factorised tangent."""

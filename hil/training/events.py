@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hil.rigs.base import MeasuredEquilibrium
 from hil.training.gradient_check import GradientCheck
@@ -19,8 +19,8 @@ class Evaluation:
     accuracy: float
     predicted: IntArray  # (n,)
     actual: IntArray  # (n,)
-    strain: float  # largest |elongation| over rest length of all bonds and samples
-    figures: dict[str, float]  # the task's own
+    strain: float = 0.0  # largest |elongation| over rest length of all bonds and samples
+    figures: dict[str, float] = field(default_factory=dict)  # the task's own
 
 
 @dataclass(frozen=True)
