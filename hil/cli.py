@@ -468,7 +468,7 @@ def plot(run: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["iris", "emulator"]), default="iris")
+@click.argument("what", type=click.Choice(["iris", "emulator", "half-adder"]), default="iris")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @runs_option
 @json_option
@@ -479,7 +479,10 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
     this machine) behind a pseudo-terminal, the mirror, ZeroMQ, the trainer.
 
     emulator: gyroscopes learn to read pen strokes, and a simulated instrument reads them. SCPI,
-    PyVISA, the mirror, ZeroMQ, a film of a stroke on its way. Example: hil demo emulator
+    PyVISA, the mirror, ZeroMQ, a film of a stroke on its way.
+
+    half-adder: springs under large loads learn to add two bits, which no linear network can, and
+    then do it. Example: hil demo half-adder
     """
     from hil.services import train as service
 
@@ -490,6 +493,14 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
         config = resolved(service.shipped("emulator_demo.toml"), True, False, (), seed=seed)
         shown = emulator_demo.demo(config, runs, say)
         result(as_json, shown, emulator_demo.summary(shown))
+        return
+    if what == "half-adder":
+        from hil.services import half_adder_demo
+
+        say("hil demo half-adder: a simulated spring network learns to add two bits, and adds\n")
+        config = resolved(service.shipped("half_adder.toml"), True, True, (), seed=seed)
+        added = half_adder_demo.demo(config, runs, say)
+        result(as_json, added, half_adder_demo.summary(added))
         return
     say("hil demo: a simulated spring network learns Iris in place\n")
     config = resolved(service.shipped("iris.toml"), True, False, (), seed=seed)
@@ -521,7 +532,8 @@ def bench(
     fnode: learned dynamics of eight systems. symo: discrete Lagrangians from poses.
     differentiation: accelerations from noisy poses. friction: one network for a slider-crank
     over a range of its dry friction. spring: what a spring network learns in place, beside the
-    paper. damage: every bond of a trained spring network cut once.
+    paper. damage: every bond of a trained spring network cut once. gradients: ways to measure a
+    gradient in place. gates: what no linear network can do, learned in place.
 
     Example: hil bench fnode --set preset=quick
     """

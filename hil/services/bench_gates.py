@@ -44,7 +44,7 @@ class Row(Settings, frozen=True, kw_only=True):
     seeds: Annotated[int, Meta(ge=1)] = 1
     ideal: bool = True
     stack: Annotated[bool, Meta(description="through firmware, mirror and bus")] = False
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class BenchSettings(Settings, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class BenchSettings(Settings, frozen=True, kw_only=True):
 
     double: Annotated[str, Meta(description="module:Class that plays the rig in this process")]
     rows: dict[str, Row]
-    starts: dict[str, Any] = {}
+    starts: dict[str, Any] = msgspec.field(default_factory=dict)
     retrained: tuple[str, ...] = ()
     retrained_with: str = ""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +68,7 @@ class BenchSettings(Settings, frozen=True, kw_only=True):
     rig_step: Positive
     rig_overrides: Annotated[
         dict[str, Any], Meta(description="of the rig's configuration, dotted key to value")
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -118,20 +119,17 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         run.write_config(config)
     say(f"run {run.path}")
     cells = [
-        Cell(f"{regime} / {name}", lambda r=regime, n=name: Both(model=_swept(settings, rig, r, n)))
+        Cell(f"{regime} / {name}", partial(_swept, settings, rig, regime, name))
         for regime in REGIMES
         for name in METHODS
     ]
-    cells += [
-        Cell(f"rig / {name}", lambda n=name: Both(rig=_on_rig(settings, rig, n)))
-        for name in METHODS
-    ]
+    cells += [Cell(f"rig / {name}", partial(_on_rig, settings, rig, name)) for name in METHODS]
     done = {name: found for name, found in run_cells(cells, Both, run, say).items() if found}
     cases: dict[str, dict[str, Figures]] = {
         regime: {n: f for n in METHODS if (f := done[f"{regime} / {n}"].model) is not None}
         for regime in REGIMES
     }
-    on_rig = {n: f for n in METHODS if (f := done[f"rig / {n}"].rig) is not None}
+    on_rig = {n: r for n in METHODS if (r := done[f"rig / {n}"].rig) is not None}
     run.plots.mkdir(exist_ok=True)
     path = run.plots / "gradients.png"
     curves = {n: (f.unit, f.sizes, f.relative_error) for n, f in cases["exact"].items()}
@@ -174,7 +172,7 @@ def exact_slopes(
     return np.asarray(total / len(batch))
 
 
-def _swept(settings: BenchSettings, rig: Config, regime: Regime, name: str) -> Figures:
+def _swept(settings: BenchSettings, rig: Config, regime: Regime, name: str) -> Both:
     """Return a method's errors on the equations over the size of its adjoint load or step."""
     unit, sizes = _sizes(settings, name)
     table = np.zeros((settings.seeds, len(sizes), 2))
@@ -187,12 +185,11 @@ def _swept(settings: BenchSettings, rig: Config, regime: Regime, name: str) -> F
             table[seed, at] = distance(found, problem.exact)
             counted = counting.cases // len(problem.batch)
     cosine, error = np.median(table, axis=0).T
-    return Figures(
-        counted, unit, list(sizes), cosine.tolist(), error.tolist(), _slope(sizes, error)
-    )
+    slope = _slope(sizes, error)
+    return Both(Figures(counted, unit, list(sizes), cosine.tolist(), error.tolist(), slope))
 
 
-def _on_rig(settings: BenchSettings, config: Config, name: str) -> OnRig:
+def _on_rig(settings: BenchSettings, config: Config, name: str) -> Both:
     """Return a method's errors on the simulated rig, its springs as it says they are."""
     assert config.board is not None
     unit, _ = _sizes(settings, name)
@@ -211,7 +208,8 @@ def _on_rig(settings: BenchSettings, config: Config, name: str) -> OnRig:
         exact = exact_slopes(problem.statics, applied, problem.task, problem.batch)
         found.append(distance(measured, exact))
     cosine, error = np.array(found).T
-    return OnRig(size, unit, float(np.median(cosine)), float(np.median(error)), float(cosine.max()))
+    typical = float(np.median(cosine)), float(np.median(error))
+    return Both(rig=OnRig(size, unit, *typical, float(cosine.max())))
 
 
 def _sizes(settings: BenchSettings, name: str) -> tuple[str, tuple[float, ...]]:
