@@ -120,7 +120,9 @@ def _draw_case(
     colours = [INK if node in geometry.fixed else "white" for node in range(len(moved))]
     for node, colour in zip(outputs, (VERMILION, GREEN, BLUE), strict=False):
         colours[node] = colour
-    axes.scatter(*moved.T, s=42, c=colours, edgecolors=INK, linewidths=1.0, zorder=4)
+    axes.scatter(
+        moved[:, 0], moved[:, 1], s=42, c=colours, edgecolors=INK, linewidths=1.0, zorder=4
+    )
     for node, name, read in zip(outputs, names, case.read, strict=True):
         axes.annotate(
             f"{name} {int(read > 0)}", tuple(moved[node]), xytext=(7, -13),
@@ -130,10 +132,10 @@ def _draw_case(
     force[geometry.free_dofs] = case.load
     pushes = force.reshape(geometry.nodes.shape)
     scale = ARROW * spacing / max(float(np.abs(pushes).max()), 1e-12)
-    for node in np.flatnonzero(pushes.any(axis=1)):
-        tip = moved[node] + scale * pushes[node]
+    for pushed in np.flatnonzero(pushes.any(axis=1)):
+        tip = moved[pushed] + scale * pushes[pushed]
         axes.annotate(
-            "", tuple(tip), tuple(moved[node]), zorder=5,
+            "", tuple(tip), tuple(moved[pushed]), zorder=5,
             arrowprops={"arrowstyle": "-|>", "color": BLUE, "linewidth": 2.2},
         )  # fmt: skip
 

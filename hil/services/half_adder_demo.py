@@ -68,9 +68,8 @@ def demo(config: Config, runs: Path, say: Say) -> Outcome:
     task: HalfAdder = build(config.task, "task", geometry=geometry, seed=config.seed)
     say("the trained network adds: four pairs of pushes")
     measured = _add(config, run, task, stiffness)
-    read, margins = (
-        of(measured.displacement, task.train) for of in (lambda u, _: task.read(u), task.margins)
-    )
+    read = task.read(measured.displacement)  # (4, 2), m
+    margins = task.margins(measured.displacement, task.train)
     strains = np.abs(measured.elongation) / geometry.lengths  # (4, bonds)
     cases = []
     for at, point in enumerate(task.data.points[task.train]):
@@ -83,6 +82,9 @@ def demo(config: Config, runs: Path, say: Say) -> Outcome:
             )
         )  # fmt: skip
     loads = task.loads(task.train)
+    learning = [
+        (r.epoch, r.train_accuracy, r.train_figures["margin_m"]) for r in history.evaluations
+    ]
     path = run.plots / "half_adder.png"
     draw_computing(
         geometry,
@@ -93,7 +95,7 @@ def demo(config: Config, runs: Path, say: Say) -> Outcome:
         ],
         outputs=task.outputs,
         names=("sum", "carry"),
-        learning=[(r.epoch, r.train_accuracy, r.train_figures["margin_m"]) for r in history.evaluations],
+        learning=learning,
         path=path,
         title="A network of springs adds two bits",
     )  # fmt: skip
@@ -128,7 +130,7 @@ def _add(config: Config, run: Run, task: HalfAdder, stiffness: np.ndarray) -> Me
 
 
 def _title(addition: Addition) -> str:
-    first, second = addition.bits
+    first, second = addition.bits[0], addition.bits[1]
     answer = f"{addition.carry}{addition.sum}"
     return f"{first} + {second} = {answer}" + ("" if addition.right else "  wrong")
 
