@@ -21,7 +21,7 @@ class ContinuousXorSettings(Settings, frozen=True, kw_only=True):
     inputs: Annotated[
         tuple[ChannelName, ChannelName], Meta(description="pushed by the two coordinates")
     ] = ("3x", "11y")
-    output: Annotated[ChannelName, Meta(description="above zero where the signs differ")] = "-14x"
+    output: Annotated[ChannelName, Meta(description="above zero where the signs differ")] = "14x"
     force: Annotated[float, Meta(gt=0, le=10, description="of a coordinate of 1, N")] = 0.2
     scale: Annotated[float, Meta(gt=0, le=0.1, description="of the logistic loss, m")] = 1e-4
     gap: Annotated[float, Meta(ge=0, lt=1, description="no coordinate is smaller than this, 1")] = (

@@ -34,9 +34,7 @@ class GatesSettings(Settings, frozen=True, kw_only=True):
     inputs: Annotated[
         tuple[ChannelName, ChannelName], Meta(description="pushed forward for 1, back for 0")
     ] = ("3x", "11y")
-    output: Annotated[ChannelName, Meta(description="displacement above zero stands for 1")] = (
-        "-14x"
-    )
+    output: Annotated[ChannelName, Meta(description="displacement above zero stands for 1")] = "14x"
     force: Annotated[float, Meta(gt=0, le=10, description="of each input, N")] = 0.2
     scale: Annotated[float, Meta(gt=0, le=0.1, description="of the logistic loss, m")] = 1e-4
     weakest: Annotated[
