@@ -1,4 +1,4 @@
-"""Two rings of pushes, one inside the other: told apart by the sign of a displacement."""
+"""Two rings of pushes, one inside the other: told apart by one displacement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class RingsSettings(Settings, frozen=True, kw_only=True):
     inputs: Annotated[
         tuple[ChannelName, ChannelName], Meta(description="pushed by the two coordinates")
     ] = ("8x", "11x")
-    output: Annotated[ChannelName, Meta(description="above zero on the outer ring")] = "13y"
+    output: Annotated[ChannelName, Meta(description="far on the outer ring")] = "13y"
+    threshold: Annotated[
+        float, Meta(ge=0, le=0.1, description="displacement between the two rings, m")
+    ] = 1.2e-4
     force: Annotated[float, Meta(gt=0, le=10, description="of a coordinate of 1, N")] = 0.2
     scale: Annotated[float, Meta(gt=0, le=0.1, description="of the logistic loss, m")] = 1e-4
     inner: Annotated[tuple[Radius, Radius], Meta(description="radii of the inner ring, 1")] = (
@@ -71,6 +74,7 @@ class Rings(AbstractSignTask):
             drawn(settings.test),
             force=settings.force,
             scale=settings.scale,
+            threshold=settings.threshold,
         )
 
     @property

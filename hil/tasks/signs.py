@@ -1,6 +1,6 @@
 """Bits that a network answers by the signs of displacements: what such tasks share.
 
-A bit is 1 where its displacement, with the channel's sign, is above zero. The loss is the
+A bit is 1 where its displacement, with the channel's sign, is above a threshold, mostly zero. The loss is the
 logistic one, log(1 + exp(−y·d/scale)), y = ±1, summed over the bits; its pull fades once a
 displacement is a few scales on the right side. The margin is the smallest y·d.
 """
@@ -17,7 +17,7 @@ from hil.mechanics.geometry import Geometry
 from hil.tasks.base import AbstractStaticTask
 from hil.tasks.channel import Channel
 from hil.tasks.linear_bound import best_line
-from hil.types import Array, IntArray
+from hil.types import AnyArray, Array, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class SignData:
     force: float  # of an input of 1, N
     scale: float  # of the loss, m
     dof: int
+    threshold: float  # m
 
     @classmethod
     def of(
@@ -45,6 +46,7 @@ class SignData:
         *,
         force: float,
         scale: float,
+        threshold: float = 0.0,
     ) -> SignData:
         """Return the data of named channels; train and test: points (n, 2), bits (n, outputs)."""
         first, second = (Channel.of(name, geometry) for name in inputs)
@@ -59,6 +61,7 @@ class SignData:
             force,
             scale,
             len(geometry.free_dofs),
+            threshold,
         )
 
 
@@ -134,7 +137,8 @@ class AbstractSignTask(AbstractStaticTask):
 
     def read(self, displacement: Array) -> Array:
         """Return what stands for each bit, (batch, outputs), m: above zero is 1."""
-        return np.stack([c.sign * displacement[:, c.dof] for c in self.data.outputs], axis=1)
+        read = [c.sign * displacement[:, c.dof] for c in self.data.outputs]
+        return np.stack(read, axis=1) - self.data.threshold
 
     def margins(self, displacement: Array, batch: IntArray) -> Array:
         """Return how far each bit is on its right side: (batch, outputs), m."""
@@ -144,16 +148,17 @@ class AbstractSignTask(AbstractStaticTask):
         """Return the margin and, of the same samples, what no linear network can pass."""
         margins = self.margins(displacement, batch)
         points, bits = self.data.points[batch], self.data.bits[batch]
+        case = points.tobytes(), bits.tobytes(), bits.shape[1]
         return {
             "margin_m": float(margins.min()),
             "bits_right": float((margins > 0).sum()),
             "bits": float(margins.size),
-            "linear_bound": _bound(points.tobytes(), bits.tobytes(), bits.shape[1], False),
-            "linear_bound_threshold": _bound(points.tobytes(), bits.tobytes(), bits.shape[1], True),
+            "linear_bound": _bound(*case, self.data.threshold != 0.0),
+            "linear_bound_threshold": _bound(*case, True),
         }
 
 
-def _patterns(bits: Array | IntArray) -> IntArray:
+def _patterns(bits: AnyArray) -> IntArray:
     weights = 2 ** np.arange(bits.shape[1])[::-1]
     return np.asarray(bits.astype(np.int64) @ weights, dtype=np.int64)
 

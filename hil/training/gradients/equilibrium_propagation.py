@@ -58,7 +58,8 @@ class EquilibriumPropagation(AbstractGradientMethod):
         if nudge is None:
             return nothing_to_learn(free)
         up = bench.settle(load + nudge.force)
-        down, span, measured = free, 1.0, (free, up)
+        down, span = free, 1.0
+        measured: tuple[E, ...] = (free, up)
         if self.settings.symmetric:
             down, span = bench.settle(load - nudge.force), 2.0
             measured = (free, up, down)
