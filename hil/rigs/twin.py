@@ -24,7 +24,10 @@ class SpringNetworkTwin:
     """
 
     def __init__(
-        self, network: AbstractStatics, calibration: SpringCalibration | None = None, samples: int = 1
+        self,
+        network: AbstractStatics,
+        calibration: SpringCalibration | None = None,
+        samples: int = 1,
     ) -> None:
         self.network = network
         self.recalibrate = ""

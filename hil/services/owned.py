@@ -167,7 +167,7 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         self._info = msgspec.to_builtins(self.rig.configure())
         rig = self._device_rig
         self._twin = SpringNetworkTwin(
-            rig.network, self._calibrated.calibration, rig.settings.samples
+            rig.statics, self._calibrated.calibration, rig.settings.samples
         )
         return self.read_back()
 

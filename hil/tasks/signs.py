@@ -1,8 +1,8 @@
 """Bits that a network answers by the signs of displacements: what such tasks share.
 
-A bit is 1 where its displacement, with the channel's sign, is above a threshold, mostly zero. The loss is the
-logistic one, log(1 + exp(−y·d/scale)), y = ±1, summed over the bits; its pull fades once a
-displacement is a few scales on the right side. The margin is the smallest y·d.
+A bit is 1 where its displacement, with the channel's sign, is above a threshold, mostly zero;
+d is how far. The loss is the logistic one, log(1 + exp(−y·d/scale)), y = ±1, summed over the
+bits; its pull fades once d is a few scales on the right side. The margin is the smallest y·d.
 """
 
 from __future__ import annotations
