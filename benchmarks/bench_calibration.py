@@ -35,7 +35,7 @@ from hil.training.calibration import (
     SpringNetworkCalibration,
     SpringNetworkCalibrationSettings,
 )
-from hil.training.insitu import local_gradient
+from hil.training.gradients.separate import local_gradient
 from hil.types import Array
 from sim.rigs.spring_network import SimSpringNetwork
 

@@ -26,7 +26,7 @@ class RingsSettings(Settings, frozen=True, kw_only=True):
     output: Annotated[ChannelName, Meta(description="far on the outer ring")] = "13y"
     threshold: Annotated[
         float, Meta(ge=0, le=0.1, description="displacement between the two rings, m")
-    ] = 1.2e-4
+    ] = 1e-4
     force: Annotated[float, Meta(gt=0, le=10, description="of a coordinate of 1, N")] = 0.2
     scale: Annotated[float, Meta(gt=0, le=0.1, description="of the logistic loss, m")] = 1e-4
     inner: Annotated[tuple[Radius, Radius], Meta(description="radii of the inner ring, 1")] = (

@@ -22,7 +22,7 @@ from hil.training.calibration import (
     SpringNetworkFound,
     steps_seen,
 )
-from hil.training.insitu import local_gradient
+from hil.training.gradients.separate import local_gradient
 from sim.rigs.spring_network import SimSpringNetwork
 from tests.unit.rigs.calibrations import GEOMETRY, record
 from tests.unit.sim.rig import shipped
