@@ -61,6 +61,9 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
     epochs: Annotated[int, Meta(ge=1, le=1_000_000, description="passes over the data, 1")] = 100
     batch: Annotated[int, Meta(ge=1, le=1024, description="samples in a step, 1")] = 16
     rate: Annotated[float, Meta(gt=0, le=10, description="length of a step of s, 1")] = 0.006
+    decay: Annotated[
+        float, Meta(gt=0, le=1, description="factor on the step length after every epoch, 1")
+    ] = 1.0
     beta: Annotated[
         float, Meta(gt=0, le=1000, description="slope β in k = lo + (hi − lo)·σ(β·s), 1")
     ] = 10.0
@@ -169,6 +172,7 @@ class InSituTraining:
         gradient = measured.gradient
         slope = self._slope(gradient, state)
         change, adam = self.optimizer.step(slope, state.adam)
+        change *= self.settings.decay**state.epoch
         variable = self.bounded.clip(state.variable + change)
         applied = rig.set_stiffness(self.bounded.stiffness(variable))
 
