@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the plant's record is read
 from hil.models import store
 from hil.models.base import AbstractDynamics
 from hil.plots.style import BLUE, VERMILION, new_figure, save, style
+from hil.recording.reader import read
 from hil.types import Array
 from tests.system.plant_record import Truth, one_step_error, truth_of
 
@@ -83,29 +84,32 @@ def on_time(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def second_by_second(outcome: dict[str, Any], truth: Truth) -> Array:
-    """Return the error of the model in use over every second, (seconds,)."""
+    """Return the error of the model in use over every second of device time, (seconds,).
+
+    NaN before the loop began, which is a while after the device where the clock is the wall's.
+    """
     run = Path(outcome["run"])
     used = tomllib.loads((run / "config.toml").read_text())["model"]["path"]
-    model: AbstractDynamics = store.load(used).model
-    start = float(truth.time[0])
+    start, begun = float(truth.time[0]), next(iter(read(run / "recording.mcap"))).t_ns
     taken = [
-        (round_["t_ns"] * 1e-9, run / "models" / f"{round_['model']}.safetensors")
+        (start + (round_["t_ns"] - begun) * 1e-9, run / "models" / f"{round_['model']}.safetensors")
         for round_ in outcome["adaptation"]["rounds"]
         if round_["taken"]
     ]
-    found = []
-    for second in range(int(END)):
-        while taken and taken[0][0] <= start + second:
+    model: AbstractDynamics = store.load(used).model
+    found = np.full(int(END), np.nan)
+    for second in range(int(np.ceil(start)), int(END)):
+        while taken and taken[0][0] <= second:
             model = store.load(taken.pop(0)[1]).model
-        found.append(one_step_error(model, truth, start + second, start + second + 1))
-    return np.array(found)
+        found[second] = one_step_error(model, truth, second, second + 1)
+    return found
 
 
 def figures(outcome: dict[str, Any], error: Array) -> dict[str, float]:
     """Return the figures of one run."""
 
     def over(span: tuple[float, float]) -> float:
-        return float(np.sqrt(np.mean(error[int(span[0]) : int(span[1])] ** 2)))
+        return float(np.sqrt(np.nanmean(error[int(span[0]) : int(span[1])] ** 2)))
 
     spans = {name: over(span) for name, span in SPANS.items()}
     late = np.flatnonzero(error[int(CHANGE) :] > spans["after"] / 10)
@@ -118,6 +122,7 @@ def figures(outcome: dict[str, Any], error: Array) -> dict[str, float]:
                     for r in outcome["adaptation"]["rounds"]
                     if r["error"] is not None and begin < r["time"] <= end
                 ]
+                or [np.nan]
             )
         )
         for name, (begin, end) in (SPANS | {"after": (CHANGE + 1, CHANGE + 4)}).items()
