@@ -5,7 +5,7 @@
 
 One FNODE 5 → 256 → 256 → 2, value and Jacobian (`linearise`). Bare: the model in this process,
 one thread. Ours: `hil infer` over ipc, one client, one request after the other, of one point,
-with what `[inference.realtime]` asks for (--priority, CPUs kept awake) and without;
+with what `[inference.realtime]` asks for (--priority, both on one CPU, kept awake) and without;
 then 64 clients at once (8 processes with 8 connections each, a request on its way on each), each
 request the 50 points of a horizon, and beside it one point each. Their throughput is given as a
 share of the bare model at its best batch (all at once, or the server's), the better of before and
@@ -456,10 +456,15 @@ def measure(
 ) -> dict[str, Any]:
     """Return every figure."""
     report: dict[str, Any] = {"bare": {}, "ours": {}, "others": {}}
-    wanted = ("timer_slack=1", "freeze_gc=true", "awake=true", f"priority={priority}")
+    cpu = max(os.sched_getaffinity(0))
+    wanted = (
+        "timer_slack=1", "freeze_gc=true", "awake=true", f"cpus=[{cpu}]", f"priority={priority}"
+    )  # fmt: skip
     with served(path, *(f"inference.realtime.{wish}" for wish in wanted)):
         console.print("one client")
-        wishes = RealTimeSettings(priority=priority, timer_slack=1, awake=True, freeze_gc=True)
+        wishes = RealTimeSettings(
+            priority=priority, timer_slack=1, cpus=(cpu,), awake=True, freeze_gc=True
+        )
         with RealTime(wishes) as realtime:
             report["ours"]["single"] = single(seconds)
         report["realtime"] = [answer.line for answer in realtime.answers]

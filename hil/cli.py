@@ -295,6 +295,46 @@ def control(
 @cli.command()
 @CONFIG
 @config_options
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the load cases.")
+@click.option(
+    "--from",
+    "recordings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Fit the simulated rig to a run instead; may be repeated.",
+)
+@click.option("--held-out", type=click.Path(path_type=Path), metavar="RUN", help="To be predicted.")
+@runs_option
+@json_option
+def calibrate(
+    config: Path, sim: bool, ideal: bool, settings: tuple[str, ...], seed: int | None,
+    recordings: tuple[Path, ...], held_out: Path | None, runs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure what a rig's springs and sensors really are, and keep it for this device.
+
+    With --from nothing is touched: the rig is found from what runs recorded of it, and a
+    configuration is written that simulates this rig. Example: hil calibrate
+    configs/spring_network.toml --sim
+    """
+    from hil.services import calibrate as service
+
+    found = resolved(config, sim, ideal, settings, seed=seed)
+    if recordings:
+        from hil.services import fit_rig
+
+        fitted = fit_rig.fit_rig(found, config, recordings, held_out, runs, say)
+        result(as_json, fitted, fit_rig.summary(fitted))
+        return
+    if held_out is not None:
+        raise click.UsageError("--held-out goes with --from")
+    outcome = service.calibrate(found, runs, say)
+    result(as_json, outcome, service.summary(outcome))
+
+
+@cli.command()
+@CONFIG
+@config_options
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the excitation and the noise.")
 @runs_option
 @json_option
@@ -466,7 +506,7 @@ def export(run: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["iris", "emulator"]), default="iris")
+@click.argument("what", type=click.Choice(["iris", "emulator", "half-adder"]), default="iris")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @runs_option
 @json_option
@@ -477,7 +517,10 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
     this machine) behind a pseudo-terminal, the mirror, ZeroMQ, the trainer.
 
     emulator: gyroscopes learn to read pen strokes, and a simulated instrument reads them. SCPI,
-    PyVISA, the mirror, ZeroMQ, a film of a stroke on its way. Example: hil demo emulator
+    PyVISA, the mirror, ZeroMQ, a film of a stroke on its way.
+
+    half-adder: springs under large loads learn to add two bits, which no linear network can, and
+    then do it. Example: hil demo half-adder
     """
     from hil.services import train as service
 
@@ -488,6 +531,14 @@ def demo(what: str, seed: int, runs: Path, as_json: bool) -> None:
         config = resolved(service.shipped("emulator_demo.toml"), True, False, (), seed=seed)
         shown = emulator_demo.demo(config, runs, say)
         result(as_json, shown, emulator_demo.summary(shown))
+        return
+    if what == "half-adder":
+        from hil.services import half_adder_demo
+
+        say("hil demo half-adder: a simulated spring network learns to add two bits, and adds\n")
+        config = resolved(service.shipped("half_adder.toml"), True, True, (), seed=seed)
+        added = half_adder_demo.demo(config, runs, say)
+        result(as_json, added, half_adder_demo.summary(added))
         return
     say("hil demo: a simulated spring network learns Iris in place\n")
     config = resolved(service.shipped("iris.toml"), True, False, (), seed=seed)
@@ -519,7 +570,8 @@ def bench(
     fnode: learned dynamics of eight systems. symo: discrete Lagrangians from poses.
     differentiation: accelerations from noisy poses. friction: one network for a slider-crank
     over a range of its dry friction. spring: what a spring network learns in place, beside the
-    paper. damage: every bond of a trained spring network cut once.
+    paper. damage: every bond of a trained spring network cut once. gradients: ways to measure a
+    gradient in place. gates: what no linear network can do, learned in place.
 
     Example: hil bench fnode --set preset=quick
     """

@@ -52,6 +52,7 @@ class Config(Settings, frozen=True, kw_only=True):
     fallback: Table | None = None
     excitation: Table | None = None
     adaptation: Table | None = None
+    calibration: Table | None = None
     environment: Table | None = None
     fit: Table | None = None
     sweep: Table | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings
+from hil.errors import ConfigError
 from hil.types import Array
 
 Bits = Annotated[int, Meta(ge=0, le=24, description="resolution, bits; 0: ideal")]
@@ -40,6 +41,40 @@ class Imperfections(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if 1 in (self.adc_bits, self.dac_bits):
             raise ValueError("a converter has 2 to 24 bits, or 0 for an ideal one; found 1")
+
+
+class Measured(Settings, frozen=True, kw_only=True):
+    """What was found on a rig, bond by bond and channel by channel, instead of draws.
+
+    It takes the place of mismatch, gain, drift and noise of `Imperfections`; converters stay.
+    """
+
+    device_id: str  # of the rig it was found on
+    source: str  # the recording or the calibration it is from
+    stiffness_correction: Annotated[
+        tuple[tuple[float, ...], ...],
+        Meta(
+            min_length=1,
+            description="k = command + middle·Σ c_p x^p, x from −1 to 1; (terms, bonds), 1",
+        ),
+    ]
+    gain: Annotated[tuple[float, ...], Meta(description="reading per length, (channels,), 1")]
+    zero: Annotated[tuple[float, ...], Meta(description="at plant time 0, (channels,), m")]
+    drift: Annotated[tuple[float, ...], Meta(description="of the zeros, (channels,), m/s")]
+    noise: Annotated[tuple[float, ...], Meta(description="of one sample, (channels,), m")]
+
+    def check(self, channels: int, bonds: int) -> None:
+        """Raise ConfigError unless there is one number for every channel and bond."""
+        for name in ("gain", "zero", "drift", "noise"):
+            if len(getattr(self, name)) != channels:
+                raise ConfigError(
+                    f"board.plant.measured.{name}: {len(getattr(self, name))} values, the rig has "
+                    f"{channels} channels"
+                )
+        if any(len(row) != bonds for row in self.stiffness_correction):
+            raise ConfigError(
+                f"board.plant.measured.stiffness_correction: expected {bonds} values in each row"
+            )
 
 
 def quantise(values: Array, low: float, high: float, bits: int) -> Array:

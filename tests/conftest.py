@@ -49,6 +49,7 @@ def nothing_is_left(
     """Fail a test that leaves a thread, a socket or a process behind."""
     runtime = tmp_path_factory.mktemp("run")
     monkeypatch.setenv("HIL_RUNTIME", str(runtime))
+    monkeypatch.setenv("HIL_CALIBRATIONS", str(runtime / "calibrations"))
     threads, sockets, children = set(threading.enumerate()), _sockets(), _children()
     yield
     left_threads = [t for t in threading.enumerate() if t not in threads and t.is_alive()]

@@ -100,6 +100,12 @@ class Geometry:
         table[self.free_dofs] = np.arange(len(self.free_dofs))
         return table.reshape(self.nodes.shape)
 
+    @cached_property
+    def lengths(self) -> Array:
+        """Rest length of every bond: (bonds,), m."""
+        span = self.nodes[self.bonds[:, 1]] - self.nodes[self.bonds[:, 0]]
+        return np.asarray(np.linalg.norm(span, axis=1))
+
     def dof(self, node: int, axis: int) -> int:
         """Return the index of the degree of freedom of a node along an axis.
 

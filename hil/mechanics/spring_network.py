@@ -63,11 +63,26 @@ class SpringNetwork:
         """Return the network of a geometry."""
         return cls(geometry.nodes, geometry.bonds, geometry.fixed)
 
+    @property
+    def linear(self) -> SpringNetwork:
+        """The network at small displacements: itself."""
+        return self
+
     def stiffness_matrix(self, k: AnyArray) -> Any:
         """Return D = compatᵀ diag(k) compat, (dof, dof), N/m; sparse where compat is."""
         if isinstance(self.compat, np.ndarray):
             return (self._compat_t * k) @ self.compat
         return self._compat_t @ diags_array(k) @ self.compat
+
+    def tangent(self, k: Array, displacement: Array) -> Array:
+        """Return D in full, (dof, dof), N/m: the same at every displacement."""
+        stretch = self.stretch(displacement)
+        return np.asarray((stretch.T * k) @ stretch)
+
+    def stretch(self, displacement: Array) -> Array:
+        """Return ∂e/∂u in full, (bonds, dof), 1: the same at every displacement."""
+        full = self.compat
+        return full if isinstance(full, np.ndarray) else np.asarray(full.toarray())
 
     def factorise(self, k: AnyArray) -> AbstractFactorisation:
         """Return the factorisation at stiffness k, good for any number of loads.

@@ -1,8 +1,8 @@
 """What processes say to each other: msgspec Structs as msgpack, arrays as extra frames.
 
 A message on the command and status sockets is `[header, array, array, …]`; the header is
-one tagged Struct, each `ArrayRef` in it describes the next array frame. Several small arrays ride
-in one frame, each at a multiple of 8 bytes: frames take time, their bytes do not. Telemetry is
+one tagged Struct, each `ArrayRef` in it holds a small array itself or describes the next array
+frame: frames take time, a few more bytes do not. Telemetry is
 `[topic, msgpack map, unix seconds as decimal text]`, which PlotJuggler reads as it is.
 Nothing is ever unpickled or evaluated, and a size is checked before it is believed.
 """
@@ -21,8 +21,7 @@ from hil.errors import LinkError
 from hil.types import AnyArray
 
 ARRAY_BYTES_MAX = 64 * 1024 * 1024
-TOGETHER = 65536  # bytes of several arrays that ride in one frame
-ALIGNED = 8
+INLINE = 4096  # bytes of an array that rides in its ArrayRef
 Role = Literal["observe", "operate", "train", "admin"]
 ROLES: tuple[Role, ...] = ("observe", "operate", "train", "admin")
 
@@ -33,16 +32,20 @@ class BusStruct(
     """Base of everything on the bus."""
 
 
-class ArrayRef(BusStruct, tag="array", frozen=True, kw_only=True):
-    """Type and shape of an array frame."""
+class ArrayRef(BusStruct, tag="array", frozen=True, kw_only=True, omit_defaults=True):
+    """Type and shape of an array, and its bytes where they are few; others have a frame."""
 
     dtype: Literal["<f8", "<f4", "<i8"]
     shape: tuple[int, ...]
+    data: bytes | None = None
 
     @classmethod
     def of(cls, array: AnyArray) -> ArrayRef:
-        """Return the description of `array`; raises ValidationError for other types."""
-        return _described(array.dtype.str, array.shape)
+        """Return the reference to `array`; raises ValidationError for other types."""
+        found = _described(array.dtype.str, array.shape)
+        if array.nbytes > INLINE:
+            return found
+        return cls(dtype=found.dtype, shape=found.shape, data=array.tobytes())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -105,6 +108,7 @@ class Settle(Request, tag="settle", frozen=True, kw_only=True):
     token: int  # sequence, minted by the client
     valid_until_us: int  # device time, us
     loads: ArrayRef  # (batch, dof), N
+    wait_us: int | None = None  # one case, looked at so soon after the force; None: at rest
 
 
 class SetStiffness(Request, tag="set_stiffness", frozen=True, kw_only=True):
@@ -328,6 +332,7 @@ class StatusReport(Reply, tag="status_report", frozen=True, kw_only=True):
     round_trip_us: float | None
     twin_residual: float | None
     counters: Counters
+    recalibrate: str = ""  # why a new calibration is asked for, "" when it is not
     info: dict[str, Any]
 
 
@@ -342,15 +347,8 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def pack(message: BusStruct, *arrays: AnyArray) -> list[bytes | memoryview]:
     """Return the frames of a message and its arrays, in the order of its ArrayRefs."""
-    head = _ENCODER.encode(message)
-    if len(arrays) > 1 and sum([array.nbytes for array in arrays]) <= TOGETHER:
-        return [head, b"".join([_padded(array.tobytes()) for array in arrays])]
-    return [head, *(np.ascontiguousarray(a).data.cast("B") for a in arrays)]
-
-
-def _padded(content: bytes) -> bytes:
-    over = len(content) % ALIGNED
-    return content + bytes(ALIGNED - over) if over else content
+    large = [np.ascontiguousarray(a).data.cast("B") for a in arrays if a.nbytes > INLINE]
+    return [_ENCODER.encode(message), *large]
 
 
 def unpack(
@@ -372,14 +370,14 @@ def unpack(
     for name in _array_fields(kind):
         found = getattr(message, name)
         refs += found if isinstance(found, tuple) else [found] * (found is not None)
-    if len(frames) == 2 and len(refs) > 1:
-        return message, _apart(refs, frames[1])
-    if len(refs) != len(frames) - 1:
+    framed = sum(ref.data is None for ref in refs)
+    if framed != len(frames) - 1:
         raise LinkError(
-            f"bus message {message.__struct_config__.tag}: {len(refs)} arrays declared, "
+            f"bus message {message.__struct_config__.tag}: {framed} array frames declared, "
             f"{len(frames) - 1} sent"
         )
-    return message, [_array(ref, frame) for ref, frame in zip(refs, frames[1:], strict=True)]
+    rest = iter(frames[1:])
+    return message, [_array(ref, next(rest) if ref.data is None else ref.data) for ref in refs]
 
 
 @functools.cache
@@ -400,23 +398,6 @@ def _array(ref: ArrayRef, frame: bytes) -> AnyArray:
             f"{ARRAY_BYTES_MAX} allowed"
         )
     return np.ndarray(ref.shape, ref.dtype, frame)
-
-
-def _apart(refs: Sequence[ArrayRef], frame: bytes) -> list[AnyArray]:
-    """Return the arrays that ride in one frame."""
-    places, offset = [], 0
-    for ref in refs:
-        places.append(offset)
-        offset += -(-_size(ref.dtype, ref.shape) // ALIGNED) * ALIGNED
-    if offset > TOGETHER + ALIGNED * len(refs) or offset != len(frame):
-        raise LinkError(
-            f"bus arrays of shapes {[ref.shape for ref in refs]} need {offset} bytes in one frame, "
-            f"{len(frame)} sent, {TOGETHER} allowed"
-        )
-    return [
-        np.ndarray(ref.shape, ref.dtype, frame, place)
-        for ref, place in zip(refs, places, strict=True)
-    ]
 
 
 @functools.lru_cache(maxsize=1024)

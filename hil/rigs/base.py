@@ -217,6 +217,14 @@ class AbstractStaticRig(AbstractRig):
         DeadmanError when the token ran out, FaultError when the rig failed.
         """
 
+    def sample_after(self, loads: Array, wait_us: int) -> MeasuredEquilibrium:
+        """As `settle`, for one load case, but look `wait_us` after the force, at rest or not.
+
+        Two samples are taken, `wait_us` and `wait_us` + max(1, `wait_us` // 8) after the
+        force, and averaged. Raises StateError for a rig that cannot.
+        """
+        raise StateError(f"{type(self).__name__}: only measures at rest")
+
     @abstractmethod
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond and return what was applied after limits and quantisation.

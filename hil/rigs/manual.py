@@ -4,9 +4,9 @@ The bench of Li & Mao 2024. `settle` says which weight to hang where, waits, and
 `set_stiffness` says which struts to print and mount. What cannot be had exactly is rounded
 to what lies in the drawer, and what was really applied is returned.
 
-An elongation is the change of a strut's true length, from the places of its two nodes: what
-the strut itself feels, also where the network turns. `elongation = "projected"` takes
-compat · displacement instead, the linear theory's, for a plant that is linear.
+In the exact regime an elongation is the change of a strut's true length, from the places of
+its two nodes: what the strut itself feels, also where the network turns. In the linear regime
+it is compat · displacement, as the linear theory has it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import importlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,8 +23,8 @@ from msgspec import Meta
 
 from hil.errors import ConfigError, DeadmanError, FaultError, MeasurementError
 from hil.links.camera import opencv
+from hil.mechanics.finite_springs import make_statics
 from hil.mechanics.geometry import make_geometry
-from hil.mechanics.spring_network import SpringNetwork
 from hil.rigs.base import (
     AbstractStaticRig,
     AbstractTokens,
@@ -66,7 +66,6 @@ class ManualRigSettings(StaticRigSettings, frozen=True, kw_only=True):
     weights: Weights = Weights()
     struts: Struts = Struts()
     mounted: Annotated[str, Meta(description="file that remembers the struts; none: ask")] = ""
-    elongation: Literal["length", "projected"] = "length"
     patience: Annotated[
         float, Meta(gt=0, le=86400, description="longest a person takes for one thing, s")
     ] = 3600.0
@@ -93,7 +92,8 @@ class ManualRig(AbstractStaticRig):
         bench: AbstractBench | None = None,
     ) -> None:
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
+        self.statics = make_statics(make_geometry(settings.geometry, Path.cwd()), settings.regime)
+        self.network = self.statics.linear
         self._pruned = settings.pruned_bonds(self.network)
         if self.network.geometry.dimensions != 2:
             raise ConfigError("rig.geometry: a camera sees a network in a plane, with x and y")
@@ -258,7 +258,7 @@ class ManualRig(AbstractStaticRig):
         registration = self.tracker.registration
         assert registration is not None
         displacement = (sight.nodes - registration.nodes).ravel()[geometry.free_dofs]
-        if settings.elongation == "length":
+        if settings.regime == "exact":
             first, second = geometry.bonds.T
             elongation = _length(sight.nodes[second] - sight.nodes[first]) - _length(
                 registration.nodes[second] - registration.nodes[first]
@@ -276,7 +276,7 @@ class ManualRig(AbstractStaticRig):
     def _look(self) -> Sight:
         registration = self.tracker.registration
         assert registration is not None
-        model = self.network.settle(self._drawer.stiffness(self._widths), self._hanging)
+        model = self.statics.settle(self._drawer.stiffness(self._widths), self._hanging)
         predicted = registration.nodes.copy().ravel()
         predicted[self.network.geometry.free_dofs] += model.displacement
         frames = self.bench.grab(self.settings.samples, self.settings.sample_period)

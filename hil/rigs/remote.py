@@ -115,6 +115,11 @@ class RemoteRig(AbstractRemoteRig, AbstractStaticRig):
             raise LimitError("settle: a batch needs at least one load case")
         return join([self._settle_part(part) for part in in_parts(loads, self._info.max_cases)])
 
+    def sample_after(self, loads: Array, wait_us: int) -> MeasuredEquilibrium:
+        """Measure one load case soon after the force."""
+        self.session.life.require("sample_after", RigState.ACTIVE)
+        return self._settle_part(loads[:1], wait_us)
+
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond; return what was applied: (bonds,), N/m."""
         self.session.life.require("set_stiffness", RigState.ACTIVE)
@@ -128,7 +133,7 @@ class RemoteRig(AbstractRemoteRig, AbstractStaticRig):
         _, (applied,) = self.session.ask(bus.ReadStiffness, bus.Applied, leased=False)
         return applied
 
-    def _settle_part(self, loads: Array) -> MeasuredEquilibrium:
+    def _settle_part(self, loads: Array, wait_us: int | None = None) -> MeasuredEquilibrium:
         assert self._info is not None
         assert self._tokens is not None
         token = self._tokens.take(self.session.clock.now_us())
@@ -140,6 +145,7 @@ class RemoteRig(AbstractRemoteRig, AbstractStaticRig):
             token=token.sequence,
             valid_until_us=token.valid_until_us,
             loads=bus.ArrayRef.of(loads),
+            wait_us=wait_us,
         )
         return MeasuredEquilibrium(
             displacement=displacement,

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from hil.config import Settings
 from hil.errors import ConfigError, LimitError
+from hil.mechanics.finite_springs import Regime
 from hil.mechanics.geometry import GeometrySettings
 from hil.mechanics.spring_network import SpringNetwork
 from hil.rigs.base import DynamicRigInfo, microseconds
@@ -33,6 +34,13 @@ class StaticRigSettings(Settings, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=2, le=1024, description="averaged per load case")]
     settle_timeout: Annotated[float, Meta(ge=0, le=60, description="more wait granted, s")] = 0.0
     drift_max: Annotated[float, Meta(ge=0, description="over the window, m; 0: any")] = 0.0
+    calibration: Annotated[
+        str,
+        Meta(min_length=1, description='"none", "auto" (the newest of this device), or a path'),
+    ] = "none"
+    regime: Annotated[
+        Regime, Meta(description="equations of the model beside the rig, linear or exact")
+    ] = "linear"
     pruned: Annotated[
         tuple[Annotated[int, Meta(ge=1)], ...],
         Meta(description="bonds that are cut, from 1; their stiffness is 0 whatever is asked"),

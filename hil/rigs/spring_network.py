@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,8 +12,8 @@ from msgspec import Meta
 
 from hil.errors import ConfigError, DeadmanError
 from hil.links.serial import SerialLink
+from hil.mechanics.finite_springs import make_statics
 from hil.mechanics.geometry import make_geometry
-from hil.mechanics.spring_network import SpringNetwork
 from hil.messages import wire
 from hil.rigs.base import (
     AbstractStaticRig,
@@ -57,7 +58,9 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
         port: str = "",
     ) -> None:
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(settings.geometry, Path.cwd()))
+        geometry = make_geometry(settings.geometry, Path.cwd())
+        self.statics = make_statics(geometry, settings.regime)  # the model beside the rig
+        self.network = self.statics.linear
         self._pruned = settings.pruned_bonds(self.network)
         self.link = SerialLink(port or settings.port, settings.baud, settings.serial_number)
         self._life = Lifecycle(settings.name)
@@ -89,6 +92,24 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
         self._life.require("settle", RigState.ACTIVE)
         assert self._info is not None
         return join([self._settle_part(p) for p in in_parts(loads, self._info.max_cases)])
+
+    def sample_after(self, loads: Array, wait_us: int) -> MeasuredEquilibrium:
+        """Measure one load case soon after the force; the timing is put back afterwards.
+
+        The device takes a timing while it is inactive only, where its forces are zero anyway.
+        """
+        self._life.require("sample_after", RigState.ACTIVE)
+        usual = self._setup()
+        hasty = replace(
+            usual, settle_us=wait_us, settle_timeout_us=0, samples=2,
+            sample_period_us=max(1, wait_us // 8),
+        )  # fmt: skip
+        self._set_up(hasty)
+        try:
+            return self._settle_part(loads[:1])
+        finally:
+            if self._life.state is RigState.ACTIVE:
+                self._set_up(usual)
 
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond; return what the actuators were set to: (bonds,), N/m."""
@@ -153,7 +174,6 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
 
     def _handshake(self) -> RigInfo:
         network, settings = self.network, self.settings
-        low, high = settings.stiffness
         watchdog_us = microseconds(settings.watchdog)
         info = self.device.handshake(wire.Application.SPRING_NETWORK, watchdog_us)
         if (info.dof, info.bonds) != (network.dof, network.bond_count):
@@ -162,18 +182,7 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
                 f"bonds, board {board_name(info)!r} has {info.dof} and {info.bonds}; correct the "
                 "geometry or connect the right device"
             )
-        setup = wire.Setup(
-            force_max=settings.force_max,
-            stiffness_low=low,
-            stiffness_high=high,
-            drift_max=settings.drift_max,
-            watchdog_us=watchdog_us,
-            settle_us=microseconds(settings.settle),
-            settle_timeout_us=microseconds(settings.settle_timeout),
-            sample_period_us=microseconds(settings.sample_period),
-            samples=settings.samples,
-        )
-        state = self.device.ask(setup, wire.State)
+        state = self.device.ask(self._setup(), wire.State)
         self.device.observe(state)
         self._batch = state.batch
         return RigInfo(
@@ -192,6 +201,28 @@ class SpringNetworkRig(AbstractDeviceRig, AbstractStaticRig):
                 "schema": f"{info.schema:#010x}",
             },
         )
+
+    def _setup(self) -> wire.Setup:
+        """Return the limits and the timing that are configured."""
+        settings = self.settings
+        low, high = settings.stiffness
+        return wire.Setup(
+            force_max=settings.force_max,
+            stiffness_low=low,
+            stiffness_high=high,
+            drift_max=settings.drift_max,
+            watchdog_us=microseconds(settings.watchdog),
+            settle_us=microseconds(settings.settle),
+            settle_timeout_us=microseconds(settings.settle_timeout),
+            sample_period_us=microseconds(settings.sample_period),
+            samples=settings.samples,
+        )
+
+    def _set_up(self, setup: wire.Setup) -> None:
+        """Give an active device another timing."""
+        self.device.request_mode(wire.Mode.INACTIVE)
+        self.device.observe(self.device.ask(setup, wire.State))
+        self.device.request_mode(wire.Mode.ACTIVE)
 
 
 def _writes(target: wire.Target, case: int, values: Array) -> list[wire.Write]:

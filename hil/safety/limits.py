@@ -95,6 +95,14 @@ class Limited(AbstractLimited, AbstractStaticRig):
 
     def settle(self, loads: Array) -> MeasuredEquilibrium:
         """Measure a batch of load cases whose every force is within the limits."""
+        return self.inner.settle(self._checked(loads))
+
+    def sample_after(self, loads: Array, wait_us: int) -> MeasuredEquilibrium:
+        """Look soon after a force within the limits."""
+        return self.inner.sample_after(self._checked(loads), wait_us)
+
+    def _checked(self, loads: Array) -> Array:
+        """Return load cases, all within the limits; raises LimitError."""
         info = self._known("settle")
         _check_array("settle", loads, 2, info.dof)
         if not len(loads):
@@ -106,7 +114,7 @@ class Limited(AbstractLimited, AbstractStaticRig):
                 f"settle: load case {case}, degree of freedom {dof}: force {loads[case, dof]:g} N "
                 f"is outside ±{info.force_limit:g} N; nothing was applied"
             )
-        return self.inner.settle(loads)
+        return loads
 
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond, clipped into the limits; return what was applied."""

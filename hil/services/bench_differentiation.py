@@ -54,6 +54,7 @@ LEARNING: dict[str, Method | None] = {
 VARIANT = Variant(
     scale=0.03
 )  # slowly varying at first; chosen among 0.1, 0.03 and a skip on these systems
+INTEGRALS = 150  # iterations at most; most fits end before, at the noise
 
 
 class BenchSettings(Settings, frozen=True, kw_only=True):
@@ -181,7 +182,7 @@ def _learn(case: Case, settings: BenchSettings, way: str, seed: int) -> Callable
         poses, method = noisy(case, settings.rollout_noise, seed), LEARNING[way]
         if method is None:
             model, spent = learn_by_integrals(
-                case.network, VARIANT, poses, dt, gaussian_process, seed=seed
+                case.network, VARIANT, poses, dt, penalised, seed=seed, iterations=INTEGRALS
             )
         else:
             moved = method(poses, dt)

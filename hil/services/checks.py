@@ -32,6 +32,7 @@ from hil.sweep.vehicle_data import VehicleData
 from hil.tasks.iris import Iris
 from hil.tasks.pendigits import Pendigits
 from hil.training.adapt import AdaptSettings
+from hil.training.calibration import SpringNetworkCalibration
 from hil.training.gyro import GyroTraining
 from hil.training.gyro_insitu import GyroInSituTraining
 from hil.training.insitu import InSituTraining
@@ -75,6 +76,9 @@ def validate(config: Config) -> dict[str, str]:
                 settings_of(rest.pop("model"), "estimator.model")
             settings_of(rest, where)
             parts[where] = table["kind"]
+    if config.calibration is not None and network is not None:
+        build(config.calibration, "calibration", network=network)
+        parts["calibration"] = config.calibration["kind"]
     if config.adaptation is not None:
         adapt = check(config.adaptation, AdaptSettings, "adaptation")
         parts["adaptation"] = f"every {adapt.every} s, from {adapt.window} s of motion"
@@ -106,6 +110,7 @@ def schema() -> dict[str, Any]:
                 Pendigits,
                 GyroTraining,
                 GyroInSituTraining,
+                SpringNetworkCalibration,
                 VehicleData,
                 Verbs,
             )

@@ -119,6 +119,8 @@ def stretches(steps: Sequence[ControlRecord], period_us: int) -> list[Motion]:
 
 def main() -> None:
     """Run as the child of a control loop."""
+    if hasattr(os, "sched_setscheduler"):  # whatever who started us has asked for
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.nice(NICE)
     line = sys.stdin.readline()
     try:

@@ -107,5 +107,9 @@ def describe(report: bus.StatusReport) -> str:
         )
     if report.twin_residual is not None:
         rows["twin"] = f"measured − predicted elongation {report.twin_residual:.2%}"
+    if report.info.get("details", {}).get("calibration"):
+        rows["calib."] = report.info["details"]["calibration"]
+    if report.recalibrate:
+        rows["ASKS"] = report.recalibrate
     lines = [f"{report.name} (process {report.pid})"]
     return "\n".join([*lines, *(f"  {key:8} {text}" for key, text in rows.items())])

@@ -151,6 +151,10 @@ class Mirror:
             with contextlib.suppress(RunError):  # latched where it happened
                 self.rig.deactivate()
         before, self._snapshot = self._snapshot, self.report()
+        asked = self._snapshot.recalibrate
+        if bool(asked) != bool(before.recalibrate):
+            print(f"mirror: {asked or 'the rig is as its calibration says again'}", file=sys.stderr)
+            self._publish("recalibrate", {"reason": asked})
         if self._snapshot.state != before.state or now >= self._next_state:
             self._next_state = now + self.settings.telemetry
             values = msgspec.to_builtins(self._snapshot)
@@ -298,6 +302,7 @@ class Mirror:
             clock_offset_us=offset.offset_us if offset else None,
             round_trip_us=offset.round_trip_us if offset else None,
             twin_residual=self._owned.twin_residual,
+            recalibrate=self._owned.recalibrate,
             counters=msgspec.structs.replace(self._owned.counters(), refused_mirror=self._refused),
             info=self._info,
         )

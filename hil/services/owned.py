@@ -15,6 +15,7 @@ from hil.errors import ConfigError, StateError
 from hil.messages import bus
 from hil.rigs.base import AbstractBoard, AbstractRig, MeasuredEquilibrium, Token
 from hil.rigs.bench import AbstractBench
+from hil.rigs.calibrated import Calibrated
 from hil.rigs.cart_pole import CartPoleRig
 from hil.rigs.device import Device
 from hil.rigs.device_clock import DeviceClock
@@ -70,6 +71,11 @@ class AbstractOwned(ABC):
     @abstractmethod
     def twin_residual(self) -> float | None:
         """Newest distance between measured and predicted, relative; None without a twin."""
+
+    @property
+    def recalibrate(self) -> str:
+        """Why the rig asks for a new calibration, "" when it does not."""
+        return ""
 
     @abstractmethod
     def configure(self) -> dict[str, Any]:
@@ -127,9 +133,10 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
 
     def __init__(self, rig: SpringNetworkRig, tokens: Forwarded) -> None:
         self._device_rig = rig
-        self._rig = Limited(rig)
+        self._calibrated = Calibrated(rig, rig.network, rig.settings.calibration)
+        self._rig = Limited(self._calibrated)
         self._tokens = tokens
-        self._twin = SpringNetworkTwin(rig.network)
+        self._twin = SpringNetworkTwin(rig.statics)
         self._applied: Array | None = None
         self._info: dict[str, Any] = {}
         self._measurements = 0
@@ -155,9 +162,18 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         """Measured minus predicted elongation of the newest batch, relative rms."""
         return self._residual
 
+    @property
+    def recalibrate(self) -> str:
+        """What the twin says of a drift."""
+        return self._twin.recalibrate
+
     def configure(self) -> dict[str, Any]:
-        """Configure the rig and read its stiffness."""
+        """Configure the rig, put its calibration between, and read its stiffness."""
         self._info = msgspec.to_builtins(self.rig.configure())
+        rig = self._device_rig
+        self._twin = SpringNetworkTwin(
+            rig.statics, self._calibrated.calibration, rig.settings.samples
+        )
         return self.read_back()
 
     def read_back(self) -> dict[str, Any]:
@@ -170,7 +186,11 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         match request:
             case bus.Settle():
                 self._tokens.put(Token(request.token, request.valid_until_us))
-                return self._settle(np.asarray(arrays[0], dtype=np.float64))
+                loads = np.asarray(arrays[0], dtype=np.float64)
+                if request.wait_us is None:
+                    return self._settle(loads)
+                hasty = self.rig.sample_after(loads, request.wait_us)
+                return carried_equilibria(hasty, loads, self._residual, self.recalibrate)
             case bus.SetStiffness():
                 self._applied = self.rig.set_stiffness(np.asarray(arrays[0], dtype=np.float64))
             case bus.ReadStiffness():
@@ -183,8 +203,10 @@ class OwnedSpringNetwork(AbstractOwnedDevice):
         measured = self.rig.settle(loads)
         self._measurements += len(loads)
         if self._applied is not None and (self._applied > 0).any():
-            self._residual = self._twin.residual(self._applied, loads, measured.elongation)
-        return carried_equilibria(measured, loads, self._residual)
+            self._residual = self._twin.residual(
+                self._applied, loads, measured.elongation, measured.displacement
+            )
+        return carried_equilibria(measured, loads, self._residual, self.recalibrate)
 
 
 class OwnedManual(AbstractOwned):
@@ -194,7 +216,7 @@ class OwnedManual(AbstractOwned):
         self._inner = rig
         self._rig = Limited(rig)
         self._tokens = tokens
-        self._twin = SpringNetworkTwin(rig.network)
+        self._twin = SpringNetworkTwin(rig.statics)
         self._info: dict[str, Any] = {}
         self._measurements = 0
         self._residual: float | None = None
@@ -425,17 +447,19 @@ class OwnedEmulator(AbstractOwned):
 
 
 def carried_equilibria(
-    measured: MeasuredEquilibrium, loads: Array, residual: float | None
+    measured: MeasuredEquilibrium, loads: Array, residual: float | None, recalibrate: str = ""
 ) -> Carried:
     """Return measured equilibria as a reply, and the last of them as telemetry.
 
-    loads: (batch, dof), N, as applied. residual: of the twin, relative.
+    loads: (batch, dof), N, as applied. residual: of the twin, relative; recalibrate: why it
+    asks for a new calibration.
     """
     values = {
         "device_us": measured.device_us,
         "cases": len(loads),
         "settled": measured.settled,
         "twin_residual": residual,
+        "recalibrate": recalibrate,
         "force": loads[-1].tolist(),
         "displacement": measured.displacement[-1].tolist(),
         "elongation": measured.elongation[-1].tolist(),

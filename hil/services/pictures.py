@@ -80,10 +80,15 @@ def draw(
 
 
 def _outputs(task: AbstractStaticTask) -> list[Mark]:
-    """Return the nodes that are read: across for classes, downwards for what has none."""
-    if task.classes:
-        return [Mark(n, c, ACROSS) for n, c in zip(task.outputs, task.classes, strict=True)]
-    return [Mark(n, f"y{i}", DOWN) for i, n in enumerate(task.outputs, start=1)]
+    """Return the nodes that are read: across for classes, downwards for what has none.
+
+    Where a class has no node of its own, as with the sign of a displacement, nodes are numbered.
+    """
+    names = task.classes
+    if len(names) != len(task.outputs):
+        names = tuple(f"y{i}" for i in range(1, len(task.outputs) + 1))
+    way = ACROSS if task.classes else DOWN
+    return [Mark(node, name, way) for node, name in zip(task.outputs, names, strict=True)]
 
 
 GRADIENT_TITLES = {

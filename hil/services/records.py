@@ -10,8 +10,8 @@ from hil.errors import InputError
 from hil.recording.reader import read_as
 from hil.recording.run import Run
 from hil.recording.writer import Recorder
-from hil.rigs.base import MeasuredEquilibrium
 from hil.training.events import EpochDone, Evaluation, Event, Started, StepDone
+from hil.training.gradients.base import EquilibriumLike
 
 
 class StartRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +43,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     stiffness: list[float]  # (bonds,), as applied after the step, N/m
     settled: bool
     twin_residual: float | None  # measured − predicted elongation, relative rms
+    jumps: int = 0  # samples left out because the network left its branch
 
 
 class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,9 @@ class EvaluationRecord(msgspec.Struct, frozen=True, kw_only=True):
     test_accuracy: float
     predicted: list[int]  # class of every test sample
     actual: list[int]
+    strain: float = 0.0  # largest |elongation| over rest length of all bonds and samples
+    train_figures: dict[str, float] = {}  # the task's own
+    test_figures: dict[str, float] = {}
 
 
 class GradientRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +117,6 @@ class RunLog:
             self._epoch(event, t_ns)
 
     def _step(self, event: StepDone, t_ns: int) -> None:
-        measured = [m for m in (event.forward, event.adjoint) if m is not None]
         self._put(
             "step", t_ns, epoch=event.epoch, step=event.step,
             samples=event.batch.tolist(), loss=event.loss, correct=event.correct,
@@ -122,7 +125,8 @@ class RunLog:
             adjoint_displacement=_rows(event.adjoint, "displacement"),
             adjoint_elongation=_rows(event.adjoint, "elongation"),
             gradient=event.gradient.tolist(), stiffness=event.applied.tolist(),
-            settled=all(m.settled for m in measured), twin_residual=measured[-1].twin_residual,
+            settled=all(m.settled for m in event.measured),
+            twin_residual=event.measured[-1].twin_residual, jumps=event.jumps,
         )  # fmt: skip
 
     def _epoch(self, event: EpochDone, t_ns: int) -> None:
@@ -142,6 +146,8 @@ class RunLog:
             train_loss=train.loss, train_accuracy=train.accuracy,
             test_loss=test.loss, test_accuracy=test.accuracy,
             predicted=test.predicted.tolist(), actual=test.actual.tolist(),
+            strain=max(train.strain, test.strain),
+            train_figures=train.figures, test_figures=test.figures,
         )  # fmt: skip
 
     def _put(self, topic: str, t_ns: int, **values: object) -> None:
@@ -149,7 +155,7 @@ class RunLog:
         self._recorder.write(topic, CHANNELS[topic](seq=self.seq, t_ns=t_ns, **values), t_ns)
 
 
-def _rows(measured: MeasuredEquilibrium | None, name: str) -> list[list[float]]:
+def _rows(measured: EquilibriumLike | None, name: str) -> list[list[float]]:
     return [] if measured is None else getattr(measured, name).tolist()
 
 

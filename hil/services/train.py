@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from hil.clock import make_clock
 from hil.config import Config, build, dump, settings_of
@@ -58,6 +59,9 @@ class Outcome(msgspec.Struct, frozen=True):
     gradient_cosine_differences: float | None  # against differences measured on the rig
     measurements: int
     twin_residual: float | None
+    peak_strain: float  # largest |elongation| over rest length, of all samples at the end
+    branch_jumps: int  # samples left out because the network left its branch
+    figures: dict[str, float]  # the task's own, of the training samples
     seconds: float
     seed: int
     preset: str
@@ -127,7 +131,7 @@ class _Parts:
         assert config.training is not None
         kind, rig_settings = settings_of(config.rig, "rig")
         rig_kind = ManualRig if issubclass(kind, ManualRig) else SpringNetworkRig
-        network = rig_kind(rig_settings, tokens=Forwarded()).network
+        network = rig_kind(rig_settings, tokens=Forwarded()).statics
         self.geometry = network.geometry
         self.task: AbstractStaticTask = build(
             config.task, "task", geometry=network.geometry, seed=config.seed
@@ -144,10 +148,12 @@ class _Parts:
                 f"training.stiffness: [{low}, {high}] N/m leaves rig.stiffness "
                 f"[{lowest}, {highest}] N/m"
             )
-        if self.training.settings.adjoint_force > rig_settings.force_max:
+        everything = np.concatenate([self.task.train, self.task.test])
+        needed = self.training.method.largest_force(self.task.loads(everything))
+        if needed > rig_settings.force_max:
             raise ConfigError(
-                f"training.adjoint_force: {self.training.settings.adjoint_force} N is above "
-                f"rig.force_max {rig_settings.force_max} N"
+                f"training.adjoint_force: with the task's loads, forces of {needed:g} N are "
+                f"needed, above rig.force_max {rig_settings.force_max} N"
             )
 
 
@@ -176,10 +182,14 @@ def _session(
         epochs = parts.training.settings.epochs
         progress = stack.enter_context(TrainingProgress(epochs, say, plain=hosted is not None))
         try:
-            return _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
+            outcome = _learn(config, parts, run, checkpoint, rig, recorder, progress, say)
         except (KeyboardInterrupt, FaultError):
             say(f"interrupted; go on with: hil train --resume {run.path}")
             raise
+        status = owner.status(config)
+        if status is not None and status.recalibrate:
+            say(f"mirror: {status.recalibrate}")
+        return outcome
 
 
 def needs_terminal(config: Config) -> bool:
@@ -232,6 +242,9 @@ def _finish(
         gradient_cosine_differences=state.differences.cosine,
         measurements=state.measurements,
         twin_residual=history.steps[-1].twin_residual,
+        peak_strain=final.strain,
+        branch_jumps=sum(step.jumps for step in history.steps),
+        figures=final.train_figures,
         seconds=round(seconds, 3),
         seed=config.seed,
         preset=config.preset,
@@ -267,6 +280,10 @@ def summary(outcome: Outcome) -> str:
             f"           1 − cos {1 - outcome.gradient_cosine_differences:.1e} "
             "(against finite differences measured on the rig)"
         )
+    named = [f"{name} {value:.4g}" for name, value in outcome.figures.items()]
+    lines.append(f"           {', '.join([*named, f'peak strain {outcome.peak_strain:.3f}'])}")
+    if outcome.branch_jumps:
+        lines.append(f"jumps      {outcome.branch_jumps} samples left out: another branch")
     if outcome.twin_residual is not None:
         lines.append(f"twin       measured − predicted elongation {outcome.twin_residual:.2%}")
     lines += [

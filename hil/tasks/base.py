@@ -91,6 +91,13 @@ class AbstractStaticTask(ABC):
         displacement: (batch, dof), m.
         """
 
+    def figures(self, displacement: Array, batch: IntArray) -> dict[str, float]:
+        """Return what else there is to say of answers, by names that carry their unit.
+
+        displacement: (batch, dof), m, of all samples that are judged together.
+        """
+        return {}
+
     @property
     def n_train(self) -> int:
         """Number of samples that are learned from."""

@@ -167,8 +167,12 @@ def _lagrangian(case: Case, seed: int) -> Learned:
 
 
 def _mbd_node(case: Case, seed: int) -> Learned:
-    q, v = case.samples.q, case.samples.v
-    model, done = learn_through_integrator(case.network, q, v, case.settings.period, seed=seed)
+    settings = case.settings
+    moved = differences(case.motion.q, settings.period, settings.points)
+    model, done = learn_through_integrator(
+        case.network, moved.position, moved.velocity, settings.period, seed=seed,
+        every=settings.every,
+    )  # fmt: skip
     return Learned(model, done.cpu_seconds, done.updates)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hil.rigs.base import MeasuredEquilibrium
 from hil.training.gradient_check import GradientCheck
+from hil.training.gradients.base import EquilibriumLike
 from hil.training.state import TrainingState
 from hil.types import Array, IntArray
 
@@ -18,6 +19,8 @@ class Evaluation:
     accuracy: float
     predicted: IntArray  # (n,)
     actual: IntArray  # (n,)
+    strain: float = 0.0  # largest |elongation| over rest length of all bonds and samples
+    figures: dict[str, float] = field(default_factory=dict)  # the task's own
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class StepDone:
     correct: int  # sum of scores before the step; of classes, the number of right ones
     gradient: Array  # (bonds,), ∂L/∂k as measured, m/N
     forward: MeasuredEquilibrium
-    adjoint: MeasuredEquilibrium | None
+    adjoint: EquilibriumLike | None  # answer to the adjoint loads, where there were any
+    measured: tuple[MeasuredEquilibrium, ...]  # everything, in order
+    jumps: int  # samples left out because the network left its branch
     applied: Array  # (bonds,), after the step, N/m
     state: TrainingState
 

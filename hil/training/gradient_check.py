@@ -6,19 +6,17 @@ reports, and central differences of the loss, measured on the rig itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
 from hil.config import Settings
 from hil.errors import InputError, RunError
-from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium
 from hil.tasks.base import AbstractStaticTask
-from hil.types import Array, IntArray
+from hil.training.gradients.base import AbstractBench, E
+from hil.types import Array, BoolArray, IntArray
 
 STREAM_CHECK = 202  # of the random numbers of a seed
 # Where the slope of the loss changes by more than this share between the two ends of a
@@ -26,7 +24,6 @@ STREAM_CHECK = 202  # of the random numbers of a seed
 # near it. A loss like −log u bends by b and leaves an error of b²/12.
 BEND_MAX = 0.2
 
-BoolArray = NDArray[np.bool_]
 Reference = Literal["model", "differences"]
 
 
@@ -80,8 +77,7 @@ class Differences:
 
 
 def differences(
-    rig: AbstractStaticRig,
-    settle: Callable[[Array], MeasuredEquilibrium],
+    bench: AbstractBench[E],
     task: AbstractStaticTask,
     batch: IntArray,
     bonds: IntArray,
@@ -89,12 +85,12 @@ def differences(
 ) -> Differences:
     """Return ∂L/∂k of some bonds by central differences measured on the rig.
 
-    settle: of the rig. bonds: (n,), from 0. step: N/m, up and down; the quotient is over
+    bonds: (n,), from 0. step: N/m, up and down; the quotient is over
     what the rig says it applied. Afterwards the stiffness is what it was before.
     Raises InputError when a bond does not answer to the step, RunError when the stiffness
     read back afterwards is not what it was.
     """
-    before = rig.read_stiffness()
+    before = bench.read_stiffness()
     loads = task.loads(batch)
     slopes, smooth = [], []
     for bond in bonds:
@@ -102,8 +98,8 @@ def differences(
         for change in (step, -step):
             trial = before.copy()
             trial[bond] += change
-            stiffness = float(rig.set_stiffness(trial)[bond])
-            displacement = settle(loads).displacement
+            stiffness = float(bench.set_stiffness(trial)[bond])
+            displacement = bench.settle(loads).displacement
             ends.append((stiffness, displacement, task.loss(displacement, batch)))
         (k_up, up, loss_up), (k_down, down, loss_down) = ends
         if k_up <= k_down:
@@ -113,8 +109,8 @@ def differences(
             )
         slopes.append((loss_up - loss_down) / (k_up - k_down))
         smooth.append(_bend(task, up, down, batch) < BEND_MAX)
-    rig.set_stiffness(before)
-    found = rig.read_stiffness()
+    bench.set_stiffness(before)
+    found = bench.read_stiffness()
     if not np.array_equal(found, before):
         bond = int(np.abs(found - before).argmax())
         raise RunError(

@@ -1,4 +1,4 @@
-"""A physical network learns in place: two measurements give the gradient, one write a step.
+"""A physical network learns in place: measurements give the gradient, one write a step.
 
 Li & Mao, Nat. Commun. 15:10528 (2024). The rig may be a device, a simulation or another
 process's; nothing here reads a file, a clock or a random number that is not a function of
@@ -8,17 +8,17 @@ never stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Annotated, ClassVar, Generic, Literal, Protocol, TypeVar
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
-from hil.config import Settings
+from hil.config import Settings, build
 from hil.errors import InputError, RunError
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.finite_springs import AbstractStatics
 from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium
 from hil.tasks.base import AbstractStaticTask
 from hil.training.adam import Adam, AdamState
@@ -31,12 +31,13 @@ from hil.training.gradient_check import (
     differences,
     draw,
 )
+from hil.training.gradients.base import AbstractGradientMethod
 from hil.training.state import Agreement, TrainingState
 from hil.types import Array, IntArray
 
-__all__ = ["EpochDone", "Event", "InSituTraining", "Started", "StepDone", "local_gradient"]
-
 STREAM_ORDER = 201  # of the random numbers of a seed: in which order an epoch takes samples
+STREAM_START = 203  # where every bond starts
+SEPARATE = "hil.training.gradients.separate:SeparateStates"
 
 Stiffness = Annotated[float, Meta(gt=0, le=1e6)]
 Momentum = Annotated[float, Meta(ge=0, lt=1, description="share of a running mean kept, 1")]
@@ -54,9 +55,15 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
         | Literal["found"]  # as the rig stands: what it learned last
         | None
     ) = None
+    start_spread: Annotated[
+        float, Meta(ge=0, description="bonds start at random within ± this, by the seed, N/m")
+    ] = 0.0
     epochs: Annotated[int, Meta(ge=1, le=1_000_000, description="passes over the data, 1")] = 100
     batch: Annotated[int, Meta(ge=1, le=1024, description="samples in a step, 1")] = 16
     rate: Annotated[float, Meta(gt=0, le=10, description="length of a step of s, 1")] = 0.006
+    decay: Annotated[
+        float, Meta(gt=0, le=1, description="factor on the step length after every epoch, 1")
+    ] = 1.0
     beta: Annotated[
         float, Meta(gt=0, le=1000, description="slope β in k = lo + (hi − lo)·σ(β·s), 1")
     ] = 10.0
@@ -69,9 +76,13 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
     adam_epsilon: Annotated[
         float, Meta(gt=0, le=1, description="keeps the division finite, unit of the gradient")
     ] = 1e-8
-    adjoint_force: Annotated[
-        float, Meta(gt=0, le=10, description="largest force of every adjoint load case, N")
-    ] = 0.1
+    adjoint_force: (
+        Annotated[float, Meta(gt=0, le=10, description="largest of every adjoint load case, N")]
+        | None
+    ) = None  # what the method takes by itself
+    gradient: Annotated[
+        dict[str, Any], Meta(description="table of the gradient's method, a part of its own")
+    ] = msgspec.field(default_factory=lambda: {"kind": SEPARATE})
     short_batch: Annotated[
         Literal["mean", "published"],
         Meta(description="published: the loss reported for a short batch is its sum / `batch`"),
@@ -91,54 +102,10 @@ class InSituSettings(Settings, frozen=True, kw_only=True):
             raise ValueError(f"`stiffness`: [{low}, {high}] N/m: lowest must be below highest")
         if isinstance(self.start, float) and not low < self.start < high:
             raise ValueError(f"`start`: {self.start} N/m is not inside ({low}, {high}) N/m")
-
-
-class EquilibriumLike(Protocol):
-    """What a rig measures and what a model computes."""
-
-    @property
-    def displacement(self) -> Array:
-        """(batch, dof), m."""
-
-    @property
-    def elongation(self) -> Array:
-        """(batch, bonds), m."""
-
-
-E = TypeVar("E", bound=EquilibriumLike)
-
-
-@dataclass(frozen=True)
-class LocalGradient(Generic[E]):
-    """Two equilibria of a batch and the gradient they give."""
-
-    forward: E
-    adjoint: E | None  # None: no sample has a gradient, nothing was applied
-    products: Array  # (batch, bonds), ∂L/∂k of each sample's loss, m/N
-
-    @property
-    def gradient(self) -> Array:
-        """∂L/∂k of the mean loss: (bonds,), m/N."""
-        return np.asarray(self.products.mean(0))
-
-
-def local_gradient(
-    settle: Callable[[Array], E], task: AbstractStaticTask, batch: IntArray, adjoint_force: float
-) -> LocalGradient[E]:
-    """Measure ∂L/∂k of every bond from two equilibria, one local product per bond.
-
-    settle: loads (batch, dof), N → equilibrium, of a rig or of a model. adjoint_force: each
-    adjoint load case is scaled so that its largest force is this, N, which uses the range
-    of actuators and sensors, and its product is scaled back.
-    """
-    forward = settle(task.loads(batch))  # apply, wait, measure
-    wanted = task.adjoint_loads(forward.displacement, batch)  # −∂L/∂u, (batch, dof), 1/m
-    largest = np.abs(wanted).max(axis=1, keepdims=True)  # (batch, 1), 1/m
-    if not largest.any():
-        return LocalGradient(forward, None, np.zeros_like(forward.elongation))
-    scale = np.where(largest > 0, largest, 1.0) / adjoint_force  # (batch, 1), 1/(m N)
-    adjoint = settle(wanted / scale)  # applied as forces
-    return LocalGradient(forward, adjoint, adjoint.elongation * forward.elongation * scale)
+        if self.start_spread >= high - low:
+            raise ValueError(
+                f"`start_spread`: {self.start_spread} N/m is more than [{low}, {high}] N/m holds"
+            )
 
 
 class InSituTraining:
@@ -149,7 +116,9 @@ class InSituTraining:
 
     Settings: ClassVar[type[InSituSettings]] = InSituSettings
 
-    def __init__(self, settings: InSituSettings, *, network: SpringNetwork, seed: int = 0) -> None:
+    def __init__(
+        self, settings: InSituSettings, *, network: AbstractStatics, seed: int = 0
+    ) -> None:
         self.settings = settings
         self.network = network
         self.seed = seed
@@ -158,6 +127,9 @@ class InSituTraining:
         )
         self.optimizer = Adam(
             settings.rate, settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon
+        )
+        self.method: AbstractGradientMethod = build(
+            settings.gradient, "training.gradient", adjoint_force=settings.adjoint_force
         )
 
     def run(
@@ -196,10 +168,11 @@ class InSituTraining:
     ) -> StepDone:
         meter = _Meter(rig, state)
         batch = self.batch(task, state.epoch, state.step)
-        measured = local_gradient(meter.settle, task, batch, self.settings.adjoint_force)
+        measured = self.method.measure(meter, task, batch)
         gradient = measured.gradient
         slope = self._slope(gradient, state)
         change, adam = self.optimizer.step(slope, state.adam)
+        change *= self.settings.decay**state.epoch
         variable = self.bounded.clip(state.variable + change)
         applied = rig.set_stiffness(self.bounded.stiffness(variable))
 
@@ -222,6 +195,8 @@ class InSituTraining:
             gradient=gradient,
             forward=measured.forward,
             adjoint=measured.adjoint,
+            measured=measured.measured,
+            jumps=int(measured.jumped.sum()),
             applied=applied,
             state=after,
         )
@@ -265,7 +240,7 @@ class InSituTraining:
             test = self._evaluate(meter, task, task.test)
         checks: tuple[GradientCheck, ...] = ()
         if settings.check.due(epoch, settings.epochs):
-            checks = self._check(rig, meter, task, state)
+            checks = self._check(meter, task, state)
         after = replace(
             meter.read(state),
             epoch=epoch,
@@ -280,37 +255,40 @@ class InSituTraining:
     def _evaluate(self, meter: _Meter, task: AbstractStaticTask, samples: IntArray) -> Evaluation:
         size = self.settings.batch
         parts = [samples[i : i + size] for i in range(0, len(samples), size)]
-        found = np.concatenate([meter.settle(task.loads(part)).displacement for part in parts])
+        measured = [meter.settle(task.loads(part)) for part in parts]
+        found = np.concatenate([part.displacement for part in measured])
+        stretched = np.array([np.abs(part.elongation).max(axis=0) for part in measured])
         return Evaluation(
             loss=float(task.loss(found, samples).mean()),
             accuracy=float(task.score(found, samples).mean()),
             predicted=task.predict(found),
             actual=task.labels(samples),
+            strain=float((stretched / self.network.geometry.lengths).max()),
+            figures=task.figures(found, samples),
         )
 
     def _check(
-        self,
-        rig: AbstractStaticRig,
-        meter: _Meter,
-        task: AbstractStaticTask,
-        state: TrainingState,
+        self, meter: _Meter, task: AbstractStaticTask, state: TrainingState
     ) -> tuple[GradientCheck, ...]:
-        settings, force = self.settings.check, self.settings.adjoint_force
-        count = len(state.applied)
+        settings, count = self.settings.check, len(state.applied)
         batch, bonds = draw(settings, task.train, count, self.seed, state.epoch)
         bonds = bonds[state.applied[bonds] > 0]  # one that is cut answers to nothing
-        measured = local_gradient(meter.settle, task, batch, force)
-        model = partial(self.network.settle, state.applied)
-        predicted = local_gradient(model, task, batch, force).gradient
-        checks = [GradientCheck("model", np.arange(count), measured.gradient, predicted)]
+        measured = self.method.measure(meter, task, batch)
+        kept = batch[~measured.jumped]
+        checks = []
+        if len(kept):
+            predicted = exact_gradient(self.network, state.applied, task, kept)
+            checks.append(GradientCheck("model", np.arange(count), measured.gradient, predicted))
         if len(bonds):
-            quotients = differences(rig, meter.settle, task, batch, bonds, settings.step)
+            quotients = differences(meter, task, batch, bonds, settings.step)
             checks.append(compare(measured.products, quotients, bonds))
         return tuple(checks)
 
     def _start(self, rig: AbstractStaticRig) -> Started:
         found = rig.read_stiffness()
-        variable = self.bounded.variable(self._first(found))
+        random = np.random.default_rng([self.seed, STREAM_START])
+        spread = self.settings.start_spread * random.uniform(-1.0, 1.0, len(found))
+        variable = self.bounded.variable(self._first(found) + spread)
         applied = rig.set_stiffness(self.bounded.stiffness(variable))
         state = TrainingState(
             epoch=0,
@@ -362,7 +340,7 @@ class InSituTraining:
 
 
 class _Meter:
-    """Counts the load cases a rig measures and notes its time."""
+    """A rig as a bench: counts the load cases it measures and notes its time."""
 
     def __init__(self, rig: AbstractStaticRig, state: TrainingState) -> None:
         self._rig = rig
@@ -375,9 +353,28 @@ class _Meter:
         self._device_us = measured.device_us
         return measured
 
+    def set_stiffness(self, stiffness: Array) -> Array:
+        """Set every bond; return what was applied: (bonds,), N/m."""
+        return self._rig.set_stiffness(stiffness)
+
+    def read_stiffness(self) -> Array:
+        """Read back what the actuators are set to: (bonds,), N/m."""
+        return self._rig.read_stiffness()
+
     def read(self, state: TrainingState) -> TrainingState:
         """Return the state with the present counts."""
         return replace(state, measurements=self._measurements, device_us=self._device_us)
+
+
+def exact_gradient(
+    statics: AbstractStatics, stiffness: Array, task: AbstractStaticTask, batch: IntArray
+) -> Array:
+    """Return ∂L/∂k of the mean loss of a batch by the equations: (bonds,), m/N."""
+
+    def slope(displacement: Array) -> Array:
+        return -task.adjoint_loads(displacement, batch)
+
+    return statics.backpropagate(stiffness, task.loads(batch), slope).gradient
 
 
 def _pooled(pool: Agreement, checks: tuple[GradientCheck, ...], reference: str) -> Agreement:

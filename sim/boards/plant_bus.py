@@ -8,6 +8,7 @@ process that started it is killed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -223,6 +224,16 @@ def main() -> int:
     return 0
 
 
+def device_id(plant: dict[str, Any], rig: dict[str, Any], seed: int, ideal: bool) -> int:
+    """Return the serial number of a simulated device: another plant is another device.
+
+    What was measured on one must not be taken for another's.
+    """
+    made_of = {"plant": plant, "geometry": rig.get("geometry"), "seed": seed, "ideal": ideal}
+    text = json.dumps(made_of, sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
 def _say(words: dict[str, Any]) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(words), flush=True)
@@ -241,6 +252,7 @@ def _set_up(
     stack.enter_context(ours)
     command = [order.program, "--plant-fd", str(theirs.fileno()), *wired]
     command += ["--clock", order.clock, "--start-us", str(order.start_us)]
+    command += ["--device-id", str(device_id(order.plant, order.rig, order.seed, order.ideal))]
     command += ["--link", order.link] if order.link else []
     with theirs:
         firmware = subprocess.Popen(

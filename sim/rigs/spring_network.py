@@ -160,6 +160,24 @@ class SimSpringNetwork(AbstractStaticRig):
             self._life.require("settle", RigState.ACTIVE)
             return join([self._batch(part) for part in in_parts(loads, self._max_cases)])
 
+    def sample_after(self, loads: Array, wait_us: int) -> MeasuredEquilibrium:
+        """Measure one load case soon after the force."""
+        with self._lock:
+            self._life.require("sample_after", RigState.ACTIVE)
+            plant = self._plant()
+            self._take_token()
+            self._pass(self._now_us)
+            plant.write(self._now_us, Target.FORCE, 0, loads[0])
+            looks = []
+            for after_us in (wait_us, max(1, wait_us // 8)):
+                self._pass(self._now_us + after_us)
+                looks.append(plant.sample(self._now_us))
+            last_us = self._now_us
+            self._release()
+            self._pass(self._now_us + wait_us)
+            mean, dof = np.mean(looks, axis=0)[None], plant.network.dof
+            return MeasuredEquilibrium(mean[:, :dof], mean[:, dof:], last_us, False)
+
     def set_stiffness(self, stiffness: Array) -> Array:
         """Set every bond; return what was applied: (bonds,), N/m.
 

@@ -13,10 +13,11 @@ import numpy as np
 from msgspec import Meta
 
 from hil.config import Settings, check
-from hil.errors import ConfigError, FaultError
+from hil.errors import ConfigError, FaultError, MechanicsError
 from hil.mechanics.factorisation import AbstractFactorisation
+from hil.mechanics.finite_springs import FiniteSpringNetwork, Regime
 from hil.mechanics.geometry import GeometrySettings, make_geometry
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.spring_network import Equilibrium, SpringNetwork
 from hil.messages.wire import Target
 from hil.rigs.settings import pruned_bonds
 from hil.types import Array
@@ -24,6 +25,7 @@ from sim.imperfections import (
     STREAM_GAIN,
     STREAM_MISMATCH,
     Imperfections,
+    Measured,
     TimeNoise,
     drift_rates,
     quantise,
@@ -74,7 +76,11 @@ class SpringNetworkPlantSettings(Settings, frozen=True, kw_only=True):
         Range | Annotated[tuple[Range, ...], Meta(description="one per axis, x first, m")]
     )
     elongation_range: Range
+    regime: Annotated[
+        Regime, Meta(description="linear: small displacements; exact: true lengths of springs")
+    ] = "linear"
     imperfections: Imperfections = Imperfections()
+    measured: Measured | None = None  # of a rig that this one is to be like
 
 
 class SpringNetworkPlant:
@@ -91,6 +97,10 @@ class SpringNetworkPlant:
     Once the residual is below 1e-6 of full scale the network *is* at its equilibrium, bit
     for bit. So after an unload and a wait it carries no trace of earlier cases, and a run
     that is taken up again measures what the run that was never interrupted measured.
+
+    In the exact regime the equilibrium is the one the network moves to from where it is, and
+    elongations are those of the displacement it has. Where it had to leave its branch,
+    `snaps` counts; it may then stay elsewhere when it is unloaded, as a real one does.
     """
 
     Settings: ClassVar[type[SpringNetworkPlantSettings]] = SpringNetworkPlantSettings
@@ -109,7 +119,12 @@ class SpringNetworkPlant:
         if seed < 0:
             raise ConfigError(f"seed: {seed}: expected 0 or more")
         self.settings = settings
-        self.network = SpringNetwork.from_geometry(make_geometry(limits.geometry, Path.cwd()))
+        geometry = make_geometry(limits.geometry, Path.cwd())
+        self.network = SpringNetwork.from_geometry(geometry)
+        self._finite: FiniteSpringNetwork | None = None
+        if settings.regime == "exact":
+            self._finite = FiniteSpringNetwork.from_geometry(geometry)
+        self.snaps = 0  # how often the network left its branch
         self.events: deque[PlantEvent] = deque(maxlen=EVENTS_KEPT)
         self._watch = watch
         self._flaws = Imperfections() if ideal else settings.imperfections
@@ -130,14 +145,23 @@ class SpringNetworkPlant:
         self._pruned = pruned_bonds(limits.pruned, self.network)
         self._applied[Target.STIFFNESS][self._pruned] = 0.0
         flaws = self._flaws
-        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
-        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
-        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
-        self._noise = TimeNoise(seed, self.channels)
-        self._saturates = not ideal
         self._full_scale = np.concatenate(  # (channels,), m
             [self._displacement_ranges(), np.full(bonds, settings.elongation_range)]
         )
+        self._mismatch = spread(seed, STREAM_MISMATCH, flaws.stiffness_mismatch, bonds)
+        self._correction = np.zeros((1, bonds))
+        self._gain = spread(seed, STREAM_GAIN, flaws.sensor_gain, self.channels)
+        self._zero = np.zeros(self.channels)
+        self._drift = drift_rates(seed, flaws.drift, self.channels) * 1e-6  # per microsecond
+        self._noise = TimeNoise(seed, self.channels)
+        self._noise_size = np.full(self.channels, flaws.sensor_noise)
+        if settings.measured is not None and not ideal:
+            self._play(settings.measured)
+        self._has_gain = bool((self._gain != 1.0).any())
+        self._has_zero = bool(self._zero.any())
+        self._has_drift = bool(self._drift.any())
+        self._has_noise = bool(self._noise_size.any())
+        self._saturates = not ideal
         # From here on readings are in units of full scale.
         self._factorisation: AbstractFactorisation | None = None  # None: stiffness has changed
         self._rest: Array | None = np.zeros(self.channels)  # equilibrium; None: to be found
@@ -202,20 +226,44 @@ class SpringNetworkPlant:
 
     def samples(self, times_us: Sequence[int]) -> Array:
         """Return what the sensors say at times that do not decrease: (times, channels), m."""
-        flaws = self._flaws
         reading = self._readings(times_us)
-        if flaws.sensor_gain:
+        if self._has_gain:
             reading *= self._gain
-        if flaws.drift:
+        if self._has_zero:
+            reading += self._zero
+        if self._has_drift:
             reading += self._drift * np.array(times_us)[:, None]
-        if flaws.sensor_noise:
+        if self._has_noise:
             noise = self._noise.each(times_us)
-            noise *= flaws.sensor_noise
+            noise *= self._noise_size
             reading += noise
         if self._saturates:
-            reading = quantise(reading, -1.0, 1.0, flaws.adc_bits)
+            reading = quantise(reading, -1.0, 1.0, self._flaws.adc_bits)
         reading *= self._full_scale
         return reading
+
+    def _play(self, measured: Measured) -> None:
+        """Take the place of draws with what was found on a rig; raises ConfigError."""
+        measured.check(self.channels, self.network.bond_count)
+        self._mismatch = np.ones(self.network.bond_count)
+        self._correction = np.array(measured.stiffness_correction)
+        self._gain = np.array(measured.gain)
+        self._zero = np.array(measured.zero) / self._full_scale
+        self._drift = np.array(measured.drift) / self._full_scale * 1e-6
+        self._noise_size = np.array(measured.noise) / self._full_scale
+
+    def true_stiffness(self, command: Array) -> Array:
+        """Return what the springs are where the actuators are set to `command`, (bonds,), N/m."""
+        low, high = self._ranges[Target.STIFFNESS]
+        middle, half = (low + high) / 2, (high - low) / 2
+        powers = ((command - middle) / half) ** np.arange(len(self._correction))[:, None]
+        found = command * self._mismatch + middle * (self._correction * powers).sum(0)
+        return np.where(command > 0, np.maximum(found, 1e-3 * low), 0.0)  # 0: taken out
+
+    @property
+    def gain(self) -> Array:
+        """What each sensor reads per length, (channels,), 1; nobody on a bench knows it."""
+        return self._gain.copy()
 
     def _displacement_ranges(self) -> Array:
         """Return the full scale of every displacement sensor: (dof,), m."""
@@ -248,15 +296,41 @@ class SpringNetworkPlant:
         decay = math.exp(-elapsed / self._tau_us) if self._tau_us else 0.0
         if self._peak * decay < REST:
             return self._rest
-        return self._residual * decay + self._rest
+        return self._consistent(self._residual * decay + self._rest)
 
     def _find_rest(self) -> None:
         """Solve the statics: one factorisation per stiffness, one solution per load."""
-        if self._factorisation is None:
-            stiffness = self._applied[Target.STIFFNESS] * self._mismatch
-            self._factorisation = self.network.factorise(stiffness)
-        solved = self.network.settle(self._factorisation, self._applied[Target.FORCE])
+        solved = self._linear_rest() if self._finite is None else self._exact_rest(self._finite)
         rest = np.concatenate([solved.displacement, solved.elongation]) / self._full_scale
         self._rest = rest + 0.0  # turns -0 into 0: the same rest has the same bits
         self._residual = self._residual - rest
         self._peak = float(np.abs(self._residual).max())
+
+    def _linear_rest(self) -> Equilibrium:
+        if self._factorisation is None:
+            stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
+            self._factorisation = self.network.factorise(stiffness)
+        return self.network.settle(self._factorisation, self._applied[Target.FORCE])
+
+    def _exact_rest(self, finite: FiniteSpringNetwork) -> Equilibrium:
+        """Move from where the network was when the actuators changed."""
+        stiffness = self.true_stiffness(self._applied[Target.STIFFNESS])
+        dof = self.network.dof
+        start = self._residual[:dof] * self._full_scale[:dof]
+        try:
+            path = finite.follow(stiffness, self._applied[Target.FORCE], start)
+        except MechanicsError as error:
+            raise FaultError(f"plant: {error}") from None
+        self.snaps += path.snapped
+        back = np.abs(path.displacement / self._full_scale[:dof]).max() < REST
+        if self.unloaded and back:
+            return Equilibrium(np.zeros(dof), np.zeros(self.network.bond_count))
+        return Equilibrium(path.displacement, path.elongation)
+
+    def _consistent(self, reading: Array) -> Array:
+        """Return a position on the way with the elongations it has: (channels,)."""
+        if self._finite is None:
+            return reading
+        dof = self.network.dof
+        elongation = self._finite.elongation(reading[:dof] * self._full_scale[:dof])
+        return np.concatenate([reading[:dof], elongation / self._full_scale[dof:]])

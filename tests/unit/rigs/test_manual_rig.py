@@ -96,7 +96,7 @@ def test_weights_are_hung_and_seen(at_rest: tuple[ManualRig, SimBench]) -> None:
 
 
 def test_an_elongation_is_the_true_change_of_length() -> None:
-    rig, _ = make(rig__elongation="length", ideal=True)
+    rig, _ = make(rig__regime="exact", board__plant__regime="exact", ideal=True)
     with rig:
         rig.configure()
         rig.activate()

@@ -16,7 +16,7 @@ from hil.training.gradient_check import (
     differences,
     draw,
 )
-from hil.training.insitu import local_gradient
+from hil.training.gradients.separate import local_gradient
 from hil.training.state import Agreement
 from hil.types import Array
 from tests.unit.training.parts import ExactRig, parts
@@ -34,7 +34,7 @@ def set_to(rig: Any, stiffness: Array = STIFFNESS) -> Any:
 
 def test_differences_agree_with_the_gradient_in_place() -> None:
     rig = set_to(ExactRig(P.network))
-    quotients = differences(rig, rig.settle, P.task, BATCH, BONDS, step=0.05)
+    quotients = differences(rig, P.task, BATCH, BONDS, step=0.05)
     products = local_gradient(rig.settle, P.task, BATCH, 0.1).products
     assert quotients.smooth.mean() > 0.9
     assert np.allclose(
@@ -50,7 +50,7 @@ def test_differences_agree_with_the_gradient_in_place() -> None:
 def test_the_stiffness_is_afterwards_what_it_was() -> None:
     rig = P.rig()  # 12 bits
     before = rig.set_stiffness(STIFFNESS)
-    differences(rig, rig.settle, P.task, BATCH[:2], BONDS, step=4.0)
+    differences(rig, P.task, BATCH[:2], BONDS, step=4.0)
     assert rig.read_stiffness().tobytes() == before.tobytes()
 
 
@@ -58,7 +58,7 @@ def test_the_quotient_is_over_what_was_applied() -> None:
     fine, coarse = ExactRig(P.network), ExactRig(P.network, level=2.0)
     start = np.full(28, 140.0)
     slopes = [
-        differences(rig, rig.settle, P.task, BATCH, BONDS, step).slopes
+        differences(rig, P.task, BATCH, BONDS, step).slopes
         for rig, step in ((set_to(fine, start), 2.0), (set_to(coarse, start), 1.3))
     ]
     assert np.allclose(slopes[0], slopes[1], rtol=1e-12)
@@ -95,14 +95,14 @@ def test_a_sample_whose_output_passes_zero_is_not_smooth() -> None:
     at_kink[7] = low
     rig = set_to(ExactRig(P.network), at_kink)
     batch = P.task.train[sample : sample + 1]
-    found = differences(rig, rig.settle, P.task, batch, np.array([7]), 0.5)
+    found = differences(rig, P.task, batch, np.array([7]), 0.5)
     assert not found.smooth.any()
 
 
 def test_a_step_the_actuators_cannot_make_is_refused() -> None:
     rig = set_to(ExactRig(P.network, level=10.0), np.full(28, 140.0))
     with pytest.raises(InputError, match=r"check\.step: bond 1 stayed at 140\.0 N/m"):
-        differences(rig, rig.settle, P.task, BATCH, BONDS, step=1.0)
+        differences(rig, P.task, BATCH, BONDS, step=1.0)
 
 
 def test_an_actuator_that_does_not_come_back_is_named() -> None:
@@ -114,7 +114,7 @@ def test_an_actuator_that_does_not_come_back_is_named() -> None:
 
     rig = Creeping(P.network)
     with pytest.raises(RunError, match=r"gradient check: bond 4 was at .* check the actuator"):
-        differences(rig, rig.settle, P.task, BATCH, BONDS, step=1.0)
+        differences(rig, P.task, BATCH, BONDS, step=1.0)
 
 
 def test_what_is_looked_at_is_a_function_of_seed_and_epoch() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hil.training.insitu import local_gradient
+from hil.training.gradients.separate import local_gradient
 from hil.types import Array, IntArray
 from tests.unit.training.parts import ExactRig, Parts, parts
 
