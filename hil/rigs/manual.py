@@ -97,6 +97,11 @@ class ManualRig(AbstractStaticRig):
         self._pruned = settings.pruned_bonds(self.network)
         if self.network.geometry.dimensions != 2:
             raise ConfigError("rig.geometry: a camera sees a network in a plane, with x and y")
+        if settings.calibration != "none":
+            raise ConfigError(
+                f"rig.calibration: {settings.calibration!r}: a camera's calibration is its lens "
+                "(rig.camera.lens); leave it at none"
+            )
         check_widths(settings.struts)
         settings.max_cases(1)  # refuse a watchdog that is too short here already
         self.clock = DeviceClock(clock)

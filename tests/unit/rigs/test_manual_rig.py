@@ -222,6 +222,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         make(rig__camera__lens=str(tmp_path / "none.json"))[0].configure()
     with pytest.raises(ConfigError, match=r"start: 7\.0 mm is not one of rig\.struts\.widths"):
         make(rig__struts__start=7.0)
+    with pytest.raises(ConfigError, match=r"rig\.calibration: 'auto': a camera's calibration"):
+        make(rig__calibration="auto")
     with pytest.raises(ConfigError, match=r"rig\.watchdog: 0\.1 s is too short"):
         make(rig__watchdog=0.1)
     rig, bench = make(rig__camera__lens="")
