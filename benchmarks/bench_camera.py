@@ -31,7 +31,8 @@ from hil.rigs.manual import ManualRig
 from hil.safety.deadman import Minting
 from hil.tasks.iris import Iris
 from hil.training.adam import AdamState
-from hil.training.insitu import InSituTraining, local_gradient
+from hil.training.gradients.separate import local_gradient
+from hil.training.insitu import InSituTraining
 from hil.types import Array
 from hil.vision.lens import Checkerboard, Lens, find_corners, fit_lens
 from hil.vision.tracking import Layout, Tracker
