@@ -107,7 +107,8 @@ def test_every_command_does_what_the_page_says(
     assert "after 2 epochs" in said["hil train configs/iris.toml --sim --seed 0"]
     assert "learning.png" in said["hil plot RUN"]
     (steps,) = Path("runs").glob("*/export/*step*.csv")
-    rows = list(csv.DictReader(steps.open(newline="")))
+    with steps.open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 7  # epochs, mini-batches
     assert {"epoch", "loss", "gradient.1", "stiffness.28", "forward_elongation"} <= rows[0].keys()
     assert 89.0 < float(rows[0]["stiffness.28"]) < 186.0

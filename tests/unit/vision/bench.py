@@ -52,6 +52,11 @@ class Stand:
         self._now_us = 0
         self._planes: dict[bytes, AnyArray] = {}
 
+    def restart(self) -> None:
+        """Put the camera back; the same noise follows whichever test came before."""
+        self.eye.shift, self.eye.turn = np.zeros(3), np.zeros(3)
+        self._now_us = 10**9
+
     def frames(
         self,
         shift: Array | float = 0.0,

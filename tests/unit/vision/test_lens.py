@@ -23,7 +23,7 @@ def lens() -> Lens:
     eye, random = camera(), np.random.default_rng(7)
     corner = np.array([BOARD.columns - 1, BOARD.rows - 1, 0]) * BOARD.square / 2
     views = []
-    for view in range(9):
+    for view in range(7):
         turned = rotation(np.radians(random.uniform(-25, 25, 3))) @ np.diag([1.0, -1.0, -1.0])
         at = np.array([*random.uniform([-0.018, -0.01], [0.018, 0.01]), eye.settings.distance])
         plane = eye.plane((turned, at - turned @ corner))

@@ -15,11 +15,21 @@ Bench = tuple[Stand, Tracker]
 NODES = GEOMETRY.nodes
 
 
-@pytest.fixture
-def bench() -> Bench:
+@pytest.fixture(scope="module")
+def registered() -> Bench:
     eye = camera()
     stand, found = Stand(eye), tracker(eye)
     found.register(stand.frames(count=64))
+    return stand, found
+
+
+@pytest.fixture
+def bench(registered: Bench) -> Bench:
+    """The camera where it was put up, the tracker as it was after its first sight."""
+    stand, first = registered
+    stand.restart()
+    found = tracker(stand.eye)
+    found.registration = first.registration
     return stand, found
 
 
