@@ -72,6 +72,7 @@ def calibrated(
 ) -> tuple[Calibrated, dict[str, Any]]:  # fmt: skip
     """Return a rig with its calibration applied, and what the calibration says of itself."""
     assert config.calibration is not None
+    info = rig.configure()
     assert rig.plant is not None
     told = {key: value for key, value in config.calibration.items() if key != "kind"}
     settings = SpringNetworkCalibrationSettings(**told)
@@ -85,7 +86,6 @@ def calibrated(
             ),
         )
     how = SpringNetworkCalibration(settings, network=network, seed=seed)
-    info = rig.configure()
     rig.activate()
     found = how.find(list(how.run(rig, info)), info, rig.settings.samples)
     rig.deactivate()

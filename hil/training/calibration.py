@@ -254,7 +254,7 @@ class SpringNetworkCalibration:
             self.network, measured, levels(values), repeats.size, largest,
             replace(self.prior, stiffness_spread=self.prior.stiffness_spread * len(values) ** 0.5),
         )  # fmt: skip
-        steps, settling, settling_deviation = self._settling(batches, found)
+        steps, settling, settling_deviation = self.settling(batches, found)
         seen = steps_seen(np.concatenate([g.reading for g in measured]), self.range, samples)
         parameters = spring_parameters(found, repeats, samples, self.range, (low, high)) | {
             "settling_time": Parameter("s", settling, settling_deviation),
@@ -276,10 +276,13 @@ class SpringNetworkCalibration:
             values[:, None] * single.correction_deviation, steps,
         )  # fmt: skip
 
-    def _settling(
+    def settling(
         self, batches: Sequence[CalibrationBatch], found: Identified
     ) -> tuple[list[Step], float | None, float | None]:
-        """Return the step response, its time constant and its deviation, s."""
+        """Return the step response, its time constant and its deviation, s.
+
+        None where no response was looked at.
+        """
         steps = [b for b in batches if b.kind == "step"]
         if not steps:
             return [], None, None
