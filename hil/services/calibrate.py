@@ -79,7 +79,7 @@ def protocol(config: Config) -> tuple[SpringNetworkCalibration, SpringNetworkRig
             "emulator is calibrated by `hil train` (training.calibrate)"
         )
     rig = SpringNetworkRig(settings, tokens=Forwarded())
-    made = build(config.calibration, "calibration", network=rig.network, seed=config.seed)
+    made = build(config.calibration, "calibration", network=rig.statics, seed=config.seed)
     if not isinstance(made, SpringNetworkCalibration):
         raise ConfigError(f"calibration.kind: {config.calibration['kind']!r} calibrates nothing")
     return made, rig

@@ -54,6 +54,8 @@ from hil.types import Array
 
 Say = Callable[[str], None]
 HELD_OUT = 0.3  # of a recording, its end, where no other is named
+SEPARATE = "hil.training.gradients.separate:SeparateStates"  # adjoint loads by themselves
+ADJOINT_FORCE = 0.1  # N, where a configuration names none
 STEPS = 400  # of a training run are used, evenly spread
 SURE = 3.0  # standard deviations of the interval that is stated
 NAME = "rig"  # of the configuration that simulates the rig: rig.toml and rig.sim.toml
@@ -206,6 +208,9 @@ def training_batches(run: Run) -> list[CalibrationBatch]:
     training = build(config.training, "training", network=rig.network, seed=config.seed)
     if not isinstance(training, InSituTraining) or not isinstance(task, AbstractStaticTask):
         raise InputError(f"{run.path}: not a training in place")
+    # Of other ways to measure a gradient only the forward loads are known.
+    method = config.training.get("gradient", {}).get("kind", SEPARATE)
+    adjoint_force = float(config.training.get("adjoint_force") or ADJOINT_FORCE)
     history = read_history(run)
     stiffness = {(r.epoch, r.step): np.array(r.stiffness) for r in history.starts}
     command = stiffness[min(stiffness)]
@@ -218,10 +223,10 @@ def training_batches(run: Run) -> list[CalibrationBatch]:
             forward = np.array(step.forward_displacement)
             loads = task.loads(samples)
             found.append(_case(command, loads, forward, step.forward_elongation, step.t_ns))
-            if step.adjoint_displacement:
+            if step.adjoint_displacement and method == SEPARATE:
                 wanted = task.adjoint_loads(forward, samples)
                 largest = np.abs(wanted).max(axis=1, keepdims=True)
-                scale = np.where(largest > 0, largest, 1.0) / training.settings.adjoint_force
+                scale = np.where(largest > 0, largest, 1.0) / adjoint_force
                 adjoint = np.array(step.adjoint_displacement)
                 found.append(
                     _case(command, wanted / scale, adjoint, step.adjoint_elongation, step.t_ns)
