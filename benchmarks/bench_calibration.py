@@ -42,7 +42,7 @@ from sim.rigs.spring_network import SimSpringNetwork
 from sim.rigs.spring_network_plant import SpringNetworkPlant
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ADJOINT_FORCE = 0.1  # N, as in both configurations
+FORCE, ADJOINT_FORCE = 0.04, 0.04  # N, of tasks and adjoint loads: no sensor meets its end
 FLAWS = "board.plant.imperfections."
 MISMATCH, GAIN = 0.05, 0.1
 GAUGE_NODE, GAUGE = 11, 0.001  # from 1; what a dial gauge knows a gain to
@@ -185,7 +185,7 @@ def measure(config: Config, seed: int, noisy: bool, folder: Path) -> Errors:
     rigs["all known"] = (known, known._rig)  # type: ignore[assignment]
     report: Errors = {}
     for label, file in TASKS.items():
-        told = load(CONFIGS / file)
+        told = load(CONFIGS / file, overrides={"task.force": FORCE})
         task = build(told.task or {}, "task", geometry=geometry, seed=seed)
         for about, repeats in {"one batch": 1, f"mean of {AVERAGED}": AVERAGED}.items():
             if repeats > 1 and not noisy:
