@@ -119,7 +119,8 @@ def in_place(rig: AbstractStaticRig, task: AbstractStaticTask, batch: IntArray) 
     """Return ∂L/∂k from two equilibria, (bonds,), m/N."""
     forward = rig.settle(task.loads(batch))
     wanted = task.adjoint_loads(forward.displacement, batch)
-    scale = np.abs(wanted).max(axis=1, keepdims=True) / ADJOINT_FORCE
+    largest = np.abs(wanted).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest, 1.0) / ADJOINT_FORCE  # a sample may want nothing
     adjoint = rig.settle(wanted / scale)
     return np.asarray((adjoint.elongation * forward.elongation * scale).mean(0))
 
