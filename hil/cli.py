@@ -314,8 +314,9 @@ def calibrate(
     """Measure what a rig's springs and sensors really are, and keep it for this device.
 
     With --from nothing is touched: the rig is found from what runs recorded of it, and a
-    configuration is written that simulates this rig. Example: hil calibrate
-    configs/spring_network.toml --sim
+    configuration is written that simulates this rig.
+
+    Example: hil calibrate configs/spring_network.toml --sim
     """
     from hil.services import calibrate as service
 

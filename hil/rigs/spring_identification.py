@@ -2,20 +2,22 @@
 
 The model of one reading at time t, of channel c and load case F:
 
-    y_c = g_c · x_c + o_c + r_c · t + noise,    x = [u; compat u],    D(k) u = F
+    y_c = g_c · x_c + o_c + r_c · t + noise,    x = [u; e],  at rest under F at stiffness k
 
 with a gain g, a zero o and a drift r per channel, and a stiffness per bond that follows its
 command as k = command + Σ_p correction_p · basis_p(command). Sought are the values that make
-the weighted sum of squares smallest (Gauss-Newton; the slopes are exact: ∂u/∂k_i = −D⁻¹
-compat_iᵀ e_i). Noise of the displacements stays noise: nothing is regressed on a reading, so
-the estimate has no errors-in-variables bias.
+the weighted sum of squares smallest (Gauss-Newton; the slopes are exact: ∂u/∂k_i = −T⁻¹
+(∂e_i/∂u)ᵀ e_i with the tangent stiffness T, which is D in the linear regime). Nothing is
+regressed on a reading, so noise biases nothing.
 
 What can be known. Displacement and elongation overlap, e = compat u, so the gains of all
 channels are tied to each other; forces are known, compatᵀ(k ∘ e) = F, so k/g is known
 absolutely. One number is left: lengths multiplied by s with all gains divided by s and all
-stiffness divided by s give the same readings. Only a length that is known can settle it (a dial
-gauge at one node: `Reference`); without one the makers' tolerances do, as a prior on every
-gain and on every bond, to about 1/√(gain_spread⁻² channels + stiffness_spread⁻² bonds).
+stiffness divided by s give the same readings. Only a length that is known can settle it: a
+dial gauge at one node (`Reference`), or loads at which springs turn, for in the exact regime
+the distances between the nodes are such a length. Without one the makers' tolerances do, as
+a prior on every gain and on every bond, to about
+1/√(channels / gain_spread² + bonds / stiffness_spread²).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hil.errors import RunError
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.finite_springs import AbstractStatics
+from hil.mechanics.spring_network import Equilibrium, SpringNetwork
 from hil.types import Array, BoolArray
 
 ITERATIONS = 30  # of Gauss-Newton, at most
@@ -110,7 +113,7 @@ def levels(values: Array) -> Basis:
 
 
 def identify(
-    network: SpringNetwork,
+    network: AbstractStatics,
     measured: Sequence[Readings],
     basis: Basis,
     noise: Array | None,
@@ -173,7 +176,7 @@ class Prediction:
 
 
 def predict(
-    network: SpringNetwork, found: Identified, measured: Sequence[Readings], basis: Basis,
+    network: AbstractStatics, found: Identified, measured: Sequence[Readings], basis: Basis,
     largest: Array,
 ) -> Prediction:  # fmt: skip
     """Return how what was found predicts other readings.
@@ -204,7 +207,7 @@ def predict(
     )
 
 
-def ideal(network: SpringNetwork, terms: int, noise: Array) -> Identified:
+def ideal(network: AbstractStatics, terms: int, noise: Array) -> Identified:
     """Return ideal springs and sensors, to be compared with."""
     channels, bonds = len(noise), network.bond_count
     size = 3 * channels + terms * bonds
@@ -230,13 +233,13 @@ class _Search:
     """The sum of squares, its slope and its curvature."""
 
     def __init__(
-        self, network: SpringNetwork, measured: Sequence[Readings], basis: Basis,
+        self, network: AbstractStatics, measured: Sequence[Readings], basis: Basis,
         largest: Array, prior: Prior,
     ) -> None:  # fmt: skip
         self._network, self._prior = network, prior
         self._largest = largest
-        compat = network.compat if isinstance(network.compat, np.ndarray) else None
-        self._compat = network.compat.toarray() if compat is None else compat
+        compat = network.linear.compat
+        self._compat = compat if isinstance(compat, np.ndarray) else compat.toarray()
         times = np.concatenate([group.time for group in measured])
         self.since = float(times.mean())
         # The mean time of the readings parts zero from drift as well as can be.
@@ -377,12 +380,22 @@ class _Search:
                 f"calibration: bond {int(np.argmin(k)) + 1} would have to be softer than nothing; "
                 "are the forces the ones that were asked for, is the geometry right?"
             )
-        factorisation = self._network.factorise(k)
-        found = self._network.settle(factorisation, group.loads)
+        found, reach = self._reach(k, group.loads)
         x = np.concatenate([found.displacement, found.elongation], axis=1)
-        by_tension = self._network.settle(factorisation, self._compat)  # D⁻¹ compatᵀ, rows
-        reach = np.concatenate([by_tension.displacement, by_tension.elongation], axis=1).T
         gain = np.exp(point.log_gain)
         predicted = gain * x + point.zero + point.drift * group.time[:, None]
-        slopes = -(gain[:, None] * reach)[None] * found.elongation[:, None, :]
+        slopes = -(gain[:, None] * reach) * found.elongation[:, None, :]
         return group.reading - predicted, x, slopes
+
+    def _reach(self, k: Array, loads: Array) -> tuple[Equilibrium, Array]:
+        """Return the equilibria and ∂x by a tension of each bond, (cases or 1, channels, bonds)."""
+        if isinstance(self._network, SpringNetwork):  # the same at every load
+            factorisation = self._network.factorise(k)
+            answer = self._network.settle(factorisation, self._compat)  # D⁻¹ compatᵀ, in rows
+            reach = np.concatenate([answer.displacement, answer.elongation], axis=1).T
+            return self._network.settle(factorisation, loads), reach[None]
+        found = self._network.settle(k, loads)
+        stretch = np.stack([self._network.stretch(u) for u in found.displacement])
+        tangent = np.stack([self._network.tangent(k, u) for u in found.displacement])
+        moved = np.linalg.solve(tangent, np.swapaxes(stretch, 1, 2))  # (cases, dof, bonds)
+        return found, np.concatenate([moved, stretch @ moved], axis=1)

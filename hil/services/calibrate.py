@@ -70,16 +70,16 @@ def protocol(config: Config) -> tuple[SpringNetworkCalibration, SpringNetworkRig
 
     Raises ConfigError where it says nothing of it.
     """
-    if config.calibration is None:
-        raise ConfigError("calibration: missing; `hil calibrate` needs a [calibration]")
     kind, settings = settings_of(config.rig, "rig")
     if not issubclass(kind, SpringNetworkRig):
         raise ConfigError(
             f"rig.kind: {config.rig['kind']!r}: `hil calibrate` knows spring networks; an "
             "emulator is calibrated by `hil train` (training.calibrate)"
         )
+    if config.calibration is None:
+        raise ConfigError("calibration: missing; `hil calibrate` needs a [calibration]")
     rig = SpringNetworkRig(settings, tokens=Forwarded())
-    made = build(config.calibration, "calibration", network=rig.network, seed=config.seed)
+    made = build(config.calibration, "calibration", network=rig.statics, seed=config.seed)
     if not isinstance(made, SpringNetworkCalibration):
         raise ConfigError(f"calibration.kind: {config.calibration['kind']!r} calibrates nothing")
     return made, rig

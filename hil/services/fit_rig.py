@@ -8,6 +8,7 @@ tried on a recording that took no part in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from hil.services.records import read_history
 from hil.tasks.base import AbstractStaticTask
 from hil.training.calibration import (
     CalibrationBatch,
+    Noise,
     SpringNetworkCalibration,
     left_noise,
     readings,
@@ -52,6 +54,8 @@ from hil.types import Array
 
 Say = Callable[[str], None]
 HELD_OUT = 0.3  # of a recording, its end, where no other is named
+SEPARATE = "hil.training.gradients.separate:SeparateStates"  # adjoint loads by themselves
+ADJOINT_FORCE = 0.1  # N, where a configuration names none
 STEPS = 400  # of a training run are used, evenly spread
 SURE = 3.0  # standard deviations of the interval that is stated
 NAME = "rig"  # of the configuration that simulates the rig: rig.toml and rig.sim.toml
@@ -99,6 +103,9 @@ def fit_rig(
         loaded = [b for b in learn if b.kind == "load"]
         test = loaded[round(len(loaded) * (1 - HELD_OUT)) :]
         learn = [b for b in learn if not any(b is other for other in test)]
+    steps = [b for b in learn if b.kind == "step"]
+    learn = [b for b in learn if b.kind != "step"]
+    test = [b for b in test if b.kind != "step"]
     _one_device(known)
     if not learn or not test:
         raise InputError(f"{recordings[0]}: too short to learn from it and to try what was learned")
@@ -111,34 +118,49 @@ def fit_rig(
     plain = predict(
         how.network, ideal(how.network, len(found.correction), found.noise), tried, basis, largest
     )
-    return _finish(
-        config, path, known[0][0], how, rig, found, prediction, plain, learn, recordings, runs
-    )
+    settling = how.settling([*steps, *learn, *test], found)[1]
+    seen = steps_seen(np.concatenate([b.reading for b in learn]), how.range, rig.settings.samples)
+    zeros = [b for b in learn if b.kind == "zero"]
+    noise = repeat_noise(zeros) if zeros else left_noise(found)
+    fitted = _Fitted(known[0][0], found, prediction, plain, noise, seen, settling)
+    return _finish(config, path, how, rig, fitted, recordings, runs)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What the recordings tell."""
+
+    device: str
+    found: Identified
+    prediction: Prediction
+    plain: Prediction  # of an ideal rig
+    noise: Noise
+    seen: Array  # (channels,), steps of the converters, 0 where none shows, m
+    settling: float | None  # time constant, s; None where no response was recorded
 
 
 def _finish(
-    config: Config, path: Path, device: str, how: SpringNetworkCalibration, rig: SpringNetworkRig,
-    found: Identified, prediction: Prediction, plain: Prediction, learn: list[CalibrationBatch],
-    recordings: Sequence[Path], runs: Path,
+    config: Config, path: Path, how: SpringNetworkCalibration, rig: SpringNetworkRig,
+    fitted: _Fitted, recordings: Sequence[Path], runs: Path,
 ) -> FitRigOutcome:  # fmt: skip
+    found, prediction, plain = fitted.found, fitted.prediction, fitted.plain
     run = Run.create(runs, f"{config.name}-rig", datetime.now())
     run.write_config(config)
-    samples = rig.settings.samples
-    seen = steps_seen(np.concatenate([b.reading for b in learn]), how.range, samples)
-    zeros = [b for b in learn if b.kind == "zero"]
-    noise = repeat_noise(zeros) if zeros else left_noise(found)
-    parameters = spring_parameters(found, noise, samples, how.range, rig.settings.stiffness)
-    info = RigInfo(config.name, device, how.network.dof, how.network.bond_count, 1, 1, 1, (0, 0), 0)
+    parameters = spring_parameters(
+        found, fitted.noise, rig.settings.samples, how.range, rig.settings.stiffness
+    )
+    dof, bonds = how.network.dof, how.network.bond_count
+    info = RigInfo(config.name, fitted.device, dof, bonds, 1, 1, 1, (0, 0), 0)
     sources = [str(one) for one in recordings]
     record = record_of(config, info, rig, parameters, {"recordings": sources})
     kept.write(record, run.path / FILE)
-    written = _write(run, path, record, how, seen)
+    written = _write(run, path, record, how, fitted)
     run.plots.mkdir(exist_ok=True)
     picture = run.plots / "held_out.png"
-    draw_held_out(prediction.z, prediction.chi, plain.chi, how.network.dof, picture)
+    draw_held_out(prediction.z, prediction.chi, plain.chi, dof, picture)
     low, high = (prediction.expected + s * SURE * prediction.spread for s in (-1, 1))
     outcome = FitRigOutcome(
-        device_id=device,
+        device_id=fitted.device,
         chi_square=prediction.chi_square,
         interval=(low, high),
         within=low <= prediction.chi_square <= high,
@@ -169,8 +191,7 @@ def _recorded(run: Run) -> tuple[str, list[CalibrationBatch]]:
             f"{run.path}: recorded with calibration {about['calibration']} applied; a rig is "
             'found from raw readings: record with rig.calibration = "none"'
         )
-    found = [b for b in calibration_batches(run) if b.kind != "step"]
-    return about.get("device_id", ""), found or training_batches(run)
+    return about.get("device_id", ""), calibration_batches(run) or training_batches(run)
 
 
 def training_batches(run: Run) -> list[CalibrationBatch]:
@@ -187,6 +208,9 @@ def training_batches(run: Run) -> list[CalibrationBatch]:
     training = build(config.training, "training", network=rig.network, seed=config.seed)
     if not isinstance(training, InSituTraining) or not isinstance(task, AbstractStaticTask):
         raise InputError(f"{run.path}: not a training in place")
+    # Of other ways to measure a gradient only the forward loads are known.
+    method = config.training.get("gradient", {}).get("kind", SEPARATE)
+    adjoint_force = float(config.training.get("adjoint_force") or ADJOINT_FORCE)
     history = read_history(run)
     stiffness = {(r.epoch, r.step): np.array(r.stiffness) for r in history.starts}
     command = stiffness[min(stiffness)]
@@ -199,10 +223,10 @@ def training_batches(run: Run) -> list[CalibrationBatch]:
             forward = np.array(step.forward_displacement)
             loads = task.loads(samples)
             found.append(_case(command, loads, forward, step.forward_elongation, step.t_ns))
-            if step.adjoint_displacement:
+            if step.adjoint_displacement and method == SEPARATE:
                 wanted = task.adjoint_loads(forward, samples)
                 largest = np.abs(wanted).max(axis=1, keepdims=True)
-                scale = np.where(largest > 0, largest, 1.0) / training.settings.adjoint_force
+                scale = np.where(largest > 0, largest, 1.0) / adjoint_force
                 adjoint = np.array(step.adjoint_displacement)
                 found.append(
                     _case(command, wanted / scale, adjoint, step.adjoint_elongation, step.t_ns)
@@ -225,15 +249,16 @@ def _one_device(known: Sequence[tuple[str, list[CalibrationBatch]]]) -> None:
 
 
 def _write(
-    run: Run, base: Path, record: CalibrationRecord, how: SpringNetworkCalibration, seen: Array
-) -> Path:
+    run: Run, base: Path, record: CalibrationRecord, how: SpringNetworkCalibration,
+    fitted: _Fitted,
+) -> Path:  # fmt: skip
     """Write the configuration that simulates the rig; return its path."""
     own = run.path / f"{NAME}.toml"
     since = float(record.parameters["zero_time"].values)
     drift = record.array("drift")
     # A converter's rounding is in the noise that was seen; the simulated one rounds by itself.
-    noise = np.sqrt(np.maximum(record.array("noise") ** 2 - seen**2 / 12.0, 0.0))
-    bits = _bits(how.range, seen)
+    noise = np.sqrt(np.maximum(record.array("noise") ** 2 - fitted.seen**2 / 12.0, 0.0))
+    bits = _bits(how.range, fitted.seen)
     tables = {
         "device_id": record.device_id,
         "source": str(run.path),
@@ -246,6 +271,8 @@ def _write(
     plant: dict[str, Any] = {"measured": tables}
     if bits:
         plant["imperfections"] = {"adc_bits": bits}
+    if fitted.settling is not None:
+        plant["settling_time"] = fitted.settling
     head = "# A rig as its recordings show it; written by `hil calibrate --from`.\n"
     overlay = tomli_w.dumps({"board": {"plant": plant}})
     (run.path / f"{NAME}.sim.toml").write_text(head + overlay)

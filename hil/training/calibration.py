@@ -1,9 +1,9 @@
 """How a spring network is calibrated: what is set, loaded and measured, and what it comes to.
 
 Stiffness commands are visited so that at every setting each bond stands at another level;
-load cases are drawn as displacements inside the sensors' ranges and turned into forces, so
-that every sensor is used. Zero loads between them show noise and drift, single samples soon
-after a force show how fast the network settles.
+load cases are drawn as displacements inside the sensors' ranges and turned into forces by the
+linear model, so that every sensor is used. Zero loads between them show noise and drift, single
+samples soon after a force show how fast the network settles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 
 from hil.config import Settings
 from hil.errors import ConfigError, InputError, MechanicsError, RunError, StateError
-from hil.mechanics.spring_network import SpringNetwork
+from hil.mechanics.finite_springs import AbstractStatics
 from hil.rigs.base import AbstractStaticRig, MeasuredEquilibrium, RigInfo
 from hil.rigs.calibrated import TRUSTED
 from hil.rigs.calibration import Parameter
@@ -116,14 +116,14 @@ class SpringNetworkFound:
 class SpringNetworkCalibration:
     """Measures an active rig, and finds what explains the readings.
 
-    network: the geometry; seed: of the load cases. Raises ConfigError for settings that do
-    not fit the geometry.
+    network: the model of the rig, in the regime it is in; seed: of the load cases. Raises
+    ConfigError for settings that do not fit the geometry.
     """
 
     Settings: ClassVar[type[SpringNetworkCalibrationSettings]] = SpringNetworkCalibrationSettings
 
     def __init__(
-        self, settings: SpringNetworkCalibrationSettings, *, network: SpringNetwork, seed: int = 0
+        self, settings: SpringNetworkCalibrationSettings, *, network: AbstractStatics, seed: int = 0
     ) -> None:
         self.settings, self.network, self.seed = settings, network, seed
         geometry = network.geometry
@@ -188,15 +188,15 @@ class SpringNetworkCalibration:
 
     def loads(self, command: Array, force_limit: float, random: np.random.Generator) -> Array:
         """Return load cases, (cases, dof), N, that use the sensors and respect the limits."""
-        count, dof = self.settings.cases, self.network.dof
+        count, dof, linear = self.settings.cases, self.network.dof, self.network.linear
         sparse = count // 2
         wanted = random.uniform(-1.0, 1.0, (count - sparse, dof)) * self.range[:dof]
         forces = np.zeros((count, dof))
-        forces[sparse:] = (self.network.stiffness_matrix(command) @ wanted.T).T
+        forces[sparse:] = (linear.stiffness_matrix(command) @ wanted.T).T
         some = random.random((sparse, dof)) < SPARSE
         some[np.arange(sparse), random.integers(0, dof, sparse)] = True
         forces[:sparse] = random.uniform(-1.0, 1.0, (sparse, dof)) * some
-        found = self.network.settle(command, forces)
+        found = linear.settle(command, forces)
         x = np.concatenate([found.displacement, found.elongation], axis=1)
         reached = (np.abs(x) / (self.settings.share * self.range)).max(axis=1)
         asked = np.abs(forces).max(axis=1) / (FORCE_SHARE * force_limit)
@@ -254,7 +254,7 @@ class SpringNetworkCalibration:
             self.network, measured, levels(values), repeats.size, largest,
             replace(self.prior, stiffness_spread=self.prior.stiffness_spread * len(values) ** 0.5),
         )  # fmt: skip
-        steps, settling, settling_deviation = self._settling(batches, found)
+        steps, settling, settling_deviation = self.settling(batches, found)
         seen = steps_seen(np.concatenate([g.reading for g in measured]), self.range, samples)
         parameters = spring_parameters(found, repeats, samples, self.range, (low, high)) | {
             "settling_time": Parameter("s", settling, settling_deviation),
@@ -276,10 +276,13 @@ class SpringNetworkCalibration:
             values[:, None] * single.correction_deviation, steps,
         )  # fmt: skip
 
-    def _settling(
+    def settling(
         self, batches: Sequence[CalibrationBatch], found: Identified
     ) -> tuple[list[Step], float | None, float | None]:
-        """Return the step response, its time constant and its deviation, s."""
+        """Return the step response, its time constant and its deviation, s.
+
+        None where no response was looked at.
+        """
         steps = [b for b in batches if b.kind == "step"]
         if not steps:
             return [], None, None

@@ -99,7 +99,11 @@ def _fitted(config: Config, outcome: CalibrateOutcome, tmp_path: Path) -> None:
     assert abs(found.distance - 1.0) < 0.05
     assert found.distance_ideal > 3.0
     assert "predicted within its noise" in fit_told(found)
-    truth, twin = played(config), played(load(found.config, sim=True))
+    fitted = load(found.config, sim=True)
+    assert fitted.board is not None
+    assert fitted.board["plant"]["settling_time"] == pytest.approx(0.001, rel=0.05)
+    assert fitted.board["plant"]["imperfections"]["adc_bits"] == 12
+    truth, twin = played(config), played(fitted)
     shared = np.median(twin.gain / truth.gain)
     assert abs(shared - 1.0) < 4 * found.scale_deviation
     np.testing.assert_allclose(twin.gain, truth.gain * shared, rtol=0.03)

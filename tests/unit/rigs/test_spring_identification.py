@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hil.errors import RunError
+from hil.mechanics.finite_springs import FiniteSpringNetwork
 from hil.mechanics.geometry import triangular_lattice
 from hil.mechanics.spring_network import SpringNetwork
 from hil.rigs.spring_identification import (
@@ -143,3 +144,19 @@ def test_readings_at_the_end_of_a_sensor_do_not_count() -> None:
     np.testing.assert_allclose(found.gain, truth.gain, rtol=1e-5)
     with pytest.raises(RunError, match="no reading is inside its range"):
         identify(NETWORK, measured, CURVE, np.zeros(52), np.full(52, 1e-12), Prior())
+
+
+def test_springs_that_turn_know_the_length_scale() -> None:
+    truth, exact = Truth(4), FiniteSpringNetwork.from_geometry(triangular_lattice(4))
+    measured = []
+    for shift in range(2):
+        command = truth.random.uniform(90.0, 180.0, 28)
+        loads = truth.random.uniform(-0.1, 0.1, (12, 24))
+        found = exact.settle(command * truth.mismatch, loads)
+        x = np.concatenate([found.displacement, found.elongation], axis=1)
+        reading = truth.gain * x + NOISE * truth.random.standard_normal(x.shape)
+        measured.append(Readings(command, loads, reading, 10.0 * shift + np.arange(12.0)))
+    known = identify(exact, measured, CURVE, NOISE, 5 * LARGEST, Prior(drifts=False))
+    assert known.scale_deviation < 0.002  # forces on a linear network: 0.0078
+    assert abs(np.log(known.gain / truth.gain).mean()) < 4 * known.scale_deviation
+    assert 0.7 < known.chi_square < 1.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_noise_alone_asks_for_nothing() -> None:
 def test_a_drift_asks_for_a_calibration(change: Change, zero: Array, words: str) -> None:
     said = watched(1, change, zero)
     assert "\n" not in said
-    assert __import__("re").search(words, said), said
+    assert re.search(words, said), said
 
 
 def test_a_small_change_and_a_sensor_at_its_end_ask_for_nothing() -> None:
