@@ -65,3 +65,15 @@ def test_one_task_starts_where_another_ended_and_a_cut_bond_is_out_of_it() -> No
 def test_what_cannot_be_rehearsed_is_said() -> None:
     with pytest.raises(ConfigError, match=r"\[board\]"):
         Rehearsal(load(CONFIGS / "iris.toml"), EXACT)
+
+
+def test_iris_comes_back_after_the_regression_between() -> None:
+    short = {"training__epochs": 60, "seed": 1000}
+    iris = Rehearsal(config("iris", **short), EXACT)
+    between = Rehearsal(config("regression_between", **short), EXACT)
+    learned = iris.train().state.applied
+    away = between.train(start=learned).state.applied
+    assert iris.judge(away).accuracy < 0.8  # it has forgotten
+    back = iris.train(start=away)
+    assert back.train is not None
+    assert back.train.accuracy > 0.9
