@@ -7,7 +7,8 @@ A case is a preset and a rig: `ideal`, or `imperfect` with the shipped imperfect
 0.5 % stiffness mismatch, additive noise of 1 % of full scale on every sample). The seed
 decides split, order, mismatch and noise. `stack` runs `hil train --sim` for every seed: the
 firmware in C, the mirror, ZeroMQ. `double` trains the in-process double of the rig, which
-takes the same steps without a link.
+takes the same steps without a link; beside the paper's other tasks, in fewer words:
+`hil bench spring`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hil.config import build, load
-from hil.mechanics.geometry import make_geometry
-from hil.mechanics.spring_network import SpringNetwork
-from hil.rigs.base import AbstractStaticRig
-from hil.safety.limits import Limited
-from hil.training.events import EpochDone
+from hil.config import load
+from hil.services.rehearsal import Rehearsal
 
 IRIS = Path(__file__).parents[1] / "configs" / "iris.toml"
 CASES = ("wide/ideal", "wide/imperfect", "published/ideal", "published/imperfect")
@@ -51,22 +48,8 @@ def through_stack(preset: str, ideal: bool, seed: int) -> Figures:
 
 def in_double(preset: str, ideal: bool, seed: int) -> Figures:
     """Return the same figures from the double in this process."""
-    config = load(IRIS, sim=True, overrides={"preset": preset, "seed": seed})
-    assert config.board is not None
-    assert config.task is not None
-    assert config.training is not None
-    kind = "sim.rigs.spring_network:SimSpringNetwork"
-    table = config.rig | {"kind": kind, "plant": config.board["plant"]}
-    bare = build(table, "rig", seed=seed, ideal=ideal)
-    network = SpringNetwork.from_geometry(make_geometry(bare.settings.geometry, Path.cwd()))
-    task = build(config.task, "task", geometry=network.geometry, seed=seed)
-    training = build(config.training, "training", network=network, seed=seed)
-    rig: AbstractStaticRig = Limited(bare)
-    with rig:
-        rig.configure()
-        rig.activate()
-        *_, last = training.run(rig, task)
-    assert isinstance(last, EpochDone)
+    config = load(IRIS, sim=True, overrides={"preset": preset, "seed": seed, "ideal": ideal})
+    last = Rehearsal(config, "sim.rigs.spring_network:SimSpringNetwork").train()
     assert last.train is not None
     assert last.test is not None
     return {

@@ -16,6 +16,7 @@ from hil.types import Array
 
 COLORS = (BLUE, VERMILION, GREEN, GREY)
 SPAN = 0.56  # of the room of one case that its methods fill
+NARROWEST = 6.6  # in
 MIDDLE = 0.09  # half the width of the line at a mean
 
 
@@ -40,7 +41,8 @@ def draw_spring_bench(
     """
     methods = list(next(iter(panels.values()))[0].points)
     with style():
-        figure = new_figure(1.9 * sum(len(bars) for bars in panels.values()) + 1.6, 5.2)
+        room = 1.9 * sum(len(bars) for bars in panels.values()) + 1.6
+        figure = new_figure(max(room, NARROWEST), 5.2)
         widths = [len(bars) for bars in panels.values()]
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
         for one, (kind, bars) in zip(axes, panels.items(), strict=True):
@@ -53,7 +55,8 @@ def draw_spring_bench(
             Line2D([], [], linestyle="", marker="D", color=INK, label="published"),
             Line2D([], [], linestyle="--", color=INK, label="wanted of wide"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        columns = len(handles) if room > 2 * NARROWEST else 3
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         if title:
             head(figure, title)
         return save(figure, path)
