@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^```console( stays)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What makes a command quick; the rest of it is as it stands on the page.
 SPARSE = "--set training.check.every=0 --set training.evaluate_every=0"
 QUICKER = {
+    "calibrate": "--set calibration.cases=8 --set calibration.drift_time=1",
     "train configs/iris.toml --sim --seed 0": "--set training.epochs=2",
     "train configs/iris.toml --sim --seed 1": "--set training.epochs=40 " + SPARSE,
     "camera configs/manual.toml --sim --lens": "--views 6",
@@ -101,7 +102,7 @@ def test_every_command_does_what_the_page_says(
                     assert "go on with: hil train --resume" in complaint
             if any("clear" in command for _, command in commands):
                 until_the_end.close()  # the page ends the mirror here
-    verbs = "doctor devices validate serve status train plot export stop clear camera"
+    verbs = "doctor devices validate serve status calibrate train plot export stop clear camera"
     assert set(done) == set(verbs.split())
     assert "state    inactive" in said["hil status"]
     assert "after 2 epochs" in said["hil train configs/iris.toml --sim --seed 0"]

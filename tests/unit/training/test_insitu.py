@@ -247,3 +247,25 @@ def test_a_start_of_another_network_is_refused() -> None:
     p = parts(training__start=[130.0, 140.0])
     with pytest.raises(InputError, match="2 values, the rig has 28 bonds"):
         next(p.training.run(ExactRig(p.network), p.task))
+
+
+def test_bonds_may_start_at_random_by_the_seed() -> None:
+    def first(seed: int) -> Any:
+        p = parts(seed=seed, training__epochs=1, training__start_spread=20.0, **QUIET)
+        return next(iter(p.training.run(ExactRig(p.network), p.task))).state.applied
+
+    low, high = parts().training.settings.stiffness
+    assert np.array_equal(first(1), first(1))
+    assert not np.allclose(first(1), first(2))
+    assert np.abs(first(1) - (low + high) / 2).max() < 20.0
+    assert np.ptp(first(1)) > 20.0
+
+
+def test_steps_may_get_shorter_every_epoch() -> None:
+    p = parts(training__epochs=3, training__batch=105, training__decay=0.1, **QUIET)
+    events = list(p.training.run(ExactRig(p.network), p.task))
+    seen = [e.state.variable for e in events if isinstance(e, StepDone)]
+    lengths = [np.abs(later - earlier).max() for earlier, later in pairwise(seen)]
+    assert np.abs(seen[0]).max() == pytest.approx(p.training.settings.rate, rel=1e-2)
+    assert lengths[0] <= 0.11 * p.training.settings.rate
+    assert lengths[1] <= 0.02 * p.training.settings.rate
