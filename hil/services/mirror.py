@@ -29,7 +29,8 @@ from hil.messages import bus
 from hil.rigs.base import AbstractBoard, RigState
 from hil.safety.lease import LeaseDesk
 from hil.services.desk import Desk
-from hil.services.owned import Carried, own
+from hil.services.owned import own
+from hil.services.owned.base import Carried
 from hil.types import AnyArray
 
 RETRY_S = 2.0  # between two attempts to reach a device that was not there

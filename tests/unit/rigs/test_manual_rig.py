@@ -289,7 +289,8 @@ def test_a_camera_that_is_not_there_is_one_clear_line() -> None:
 
 def test_a_mirror_hands_on_what_really_hung() -> None:
     from hil.messages import bus
-    from hil.services.owned import OwnedManual, own
+    from hil.services.owned import own
+    from hil.services.owned.by_hand import OwnedManual
 
     config = load(MANUAL, sim=True, overrides={"rig.samples": 2, "ideal": True})
     assert config.board is not None
