@@ -97,14 +97,14 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     cells = [
         Cell(f"{name} / {seed}", _work(settings, row, seed, run, say))
         for name, row in settings.rows.items()
-        for seed in range(row.seeds)
+        for seed in _seeds(config, row)
     ]
     if settings.retrained:
-        cells.append(Cell("retrained", lambda: Trained(_retrained(settings))))
+        cells.append(Cell("retrained", lambda: Trained(_retrained(settings, config.seed))))
     done = {name: found for name, found in run_cells(cells, Trained, run, say).items() if found}
     outcome = Outcome(
         cases={
-            name: [done[f"{name} / {seed}"].learned[0] for seed in range(row.seeds)]
+            name: [done[f"{name} / {seed}"].learned[0] for seed in _seeds(config, row)]
             for name, row in settings.rows.items()
         },
         retrained=done["retrained"].learned if settings.retrained else [],
@@ -113,6 +113,11 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
     )
     run.write_json(RESULTS, outcome)
     return outcome
+
+
+def _seeds(config: Config, row: Row) -> range:
+    """Return the seeds of a row: as many as it wants, from that of the protocol on."""
+    return range(config.seed, config.seed + row.seeds)
 
 
 def _work(
@@ -189,9 +194,9 @@ def _through_the_stack(config: Config, runs: Path, say: Say) -> Learned:
     )  # fmt: skip
 
 
-def _retrained(settings: BenchSettings) -> list[Learned]:
+def _retrained(settings: BenchSettings, seed: int) -> list[Learned]:
     """Train one gate after the other on one network, each from where the last one ended."""
-    overrides = settings.starts | {"ideal": True}
+    overrides = settings.starts | {"ideal": True, "seed": seed}
     config = load(settings.retrained_with, sim=True, overrides=overrides)
     bench = Bench(config, settings.double)
     assert config.task is not None

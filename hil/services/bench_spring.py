@@ -129,7 +129,7 @@ def bench(config: Config, runs: Path, resume: Path | None, say: Say) -> Outcome:
         for rig in settings.rigs
         for preset in settings.presets
         for case in cases
-        for seed in range(settings.seeds)
+        for seed in range(config.seed, config.seed + settings.seeds)
     ]
     done = run_cells(cells, Figures, run, say)
     table = {
