@@ -33,7 +33,7 @@ gen: $(STAMP) ## write firmware/generated/wire.h from hil/messages/wire.py
 	$(BIN)/python -m hil.messages.wire > firmware/generated/wire.h
 
 test: check ## everything CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(STAMP) ## train a simulated spring network on Iris, in place
 	$(BIN)/hil demo
