@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+
 from hil.types import Array, IntArray
 
 STREAM_SPLIT = 101  # of the random numbers of a seed; training has 201 on, plants 1 on
@@ -107,6 +109,23 @@ class AbstractStaticTask(ABC):
     def n_test(self) -> int:
         """Number of samples that are not."""
         return len(self.test)
+
+
+class AbstractMeasuredTask(AbstractStaticTask):
+    """A static task without classes: how far displacements go, and nothing to be told apart."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def labels(self, batch: IntArray) -> IntArray:
+        """Return zeros: (batch,)."""
+        return np.zeros(len(batch), dtype=np.int64)
+
+    def predict(self, displacement: Array) -> IntArray:
+        """Return zeros: (batch,)."""
+        return np.zeros(len(displacement), dtype=np.int64)
 
 
 class AbstractDynamicTask(ABC):

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from hil.config import Settings
 from hil.mechanics.geometry import Geometry
-from hil.tasks.base import AbstractStaticTask
+from hil.tasks.base import AbstractMeasuredTask
 from hil.tasks.classification import Floor, Node, Y, cross_entropy, cross_entropy_slope, shares
 from hil.types import Array, IntArray
 
@@ -51,7 +51,7 @@ class BehaviourSettings(Settings, frozen=True, kw_only=True):
             )
 
 
-class Behaviour(AbstractStaticTask):
+class Behaviour(AbstractMeasuredTask):
     """One load case to learn; smaller loads, which a linear network answers alike, to test.
 
     The loss is the cross-entropy −log p of the winner's share p = |u_y| / Σ|u_y|, or
@@ -83,11 +83,6 @@ class Behaviour(AbstractStaticTask):
         return np.arange(1, len(self._loads), dtype=np.int64)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
     def inputs(self) -> tuple[int, ...]:
         """The node that is loaded."""
         return self._inputs
@@ -96,10 +91,6 @@ class Behaviour(AbstractStaticTask):
     def outputs(self) -> tuple[int, ...]:
         """Nodes whose vertical displacement is read."""
         return self._outputs
-
-    def labels(self, batch: IntArray) -> IntArray:
-        """Return zeros: there are no classes."""
-        return np.zeros(len(batch), dtype=np.int64)
 
     def loads(self, batch: IntArray) -> Array:
         """Return the load of each sample: (batch, dof), N."""
@@ -121,10 +112,6 @@ class Behaviour(AbstractStaticTask):
         else:
             loads[:, self._read] = -cross_entropy_slope(u, self._winners(batch), self._floor)
         return loads
-
-    def predict(self, displacement: Array) -> IntArray:
-        """Return zeros: there are no classes."""
-        return np.zeros(len(displacement), dtype=np.int64)
 
     def score(self, displacement: Array, batch: IntArray) -> Array:
         """Return the winner's share, or 1 − |u − target| / |target|, at least 0: (batch,)."""

@@ -13,7 +13,7 @@ from msgspec import Meta
 from hil.config import Settings
 from hil.errors import ConfigError
 from hil.mechanics.geometry import Geometry
-from hil.tasks.base import AbstractStaticTask
+from hil.tasks.base import AbstractMeasuredTask
 from hil.tasks.classification import Node, Share, X, Y, split
 from hil.types import Array, IntArray
 
@@ -52,7 +52,7 @@ class RegressionSettings(Settings, frozen=True, kw_only=True):
             raise ValueError(f"`outputs` names a node twice: {list(self.outputs)}")
 
 
-class Regression(AbstractStaticTask):
+class Regression(AbstractMeasuredTask):
     """Displacements learned as linear functions of one force.
 
     The loss of a sample is ½ Σ (u − target)² over all outputs and both axes, in m². With
@@ -96,11 +96,6 @@ class Regression(AbstractStaticTask):
         return self._test
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
     def inputs(self) -> tuple[int, ...]:
         """The node that is loaded."""
         return self._inputs
@@ -109,10 +104,6 @@ class Regression(AbstractStaticTask):
     def outputs(self) -> tuple[int, ...]:
         """Nodes whose displacement is read."""
         return self._outputs
-
-    def labels(self, batch: IntArray) -> IntArray:
-        """Return zeros: there are no classes."""
-        return np.zeros(len(batch), dtype=np.int64)
 
     def loads(self, batch: IntArray) -> Array:
         """Return the force of each sample: (batch, dof), N."""
@@ -127,10 +118,6 @@ class Regression(AbstractStaticTask):
         loads = np.zeros(displacement.shape)
         loads[:, self._read] = -self._error(displacement, batch)
         return loads
-
-    def predict(self, displacement: Array) -> IntArray:
-        """Return zeros: there are no classes."""
-        return np.zeros(len(displacement), dtype=np.int64)
 
     def score(self, displacement: Array, batch: IntArray) -> Array:
         """Return 1 − |u − target| / |target|, at least 0: (batch,), the paper's l2 accuracy."""

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from hil.config import Settings
 from hil.mechanics.geometry import Geometry
-from hil.tasks.base import STREAM_SPLIT, AbstractStaticTask
+from hil.tasks.base import STREAM_SPLIT, AbstractMeasuredTask
 from hil.tasks.channel import Channel, ChannelName
 from hil.tasks.linear_bound import best_slope
 from hil.types import Array, IntArray
@@ -35,7 +35,7 @@ class ResponseSettings(Settings, frozen=True, kw_only=True):
             raise ValueError("`coefficients`: all are zero; give the response you want")
 
 
-class Response(AbstractStaticTask):
+class Response(AbstractMeasuredTask):
     """u = c₁ x + c₂ x² + …, x the force in its unit; loss ½ ((u − wanted)/scale)²."""
 
     Settings: ClassVar[type[ResponseSettings]] = ResponseSettings
@@ -65,11 +65,6 @@ class Response(AbstractStaticTask):
         return self._test
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
     def inputs(self) -> tuple[int, ...]:
         """The node that is pushed."""
         return (self._input.node,)
@@ -78,10 +73,6 @@ class Response(AbstractStaticTask):
     def outputs(self) -> tuple[int, ...]:
         """The node that is read."""
         return (self._output.node,)
-
-    def labels(self, batch: IntArray) -> IntArray:
-        """Return zeros: (batch,)."""
-        return np.zeros(len(batch), dtype=np.int64)
 
     def loads(self, batch: IntArray) -> Array:
         """Return the force of each sample: (batch, dof), N."""
@@ -99,10 +90,6 @@ class Response(AbstractStaticTask):
         error = self._error(displacement, batch)
         loads[:, self._output.dof] = -self._output.sign * error / self._scale**2
         return loads
-
-    def predict(self, displacement: Array) -> IntArray:
-        """Return zeros: (batch,)."""
-        return np.zeros(len(displacement), dtype=np.int64)
 
     def score(self, displacement: Array, batch: IntArray) -> Array:
         """Return 1 − |error| over the rms of what is wanted, not below 0: (batch,)."""
